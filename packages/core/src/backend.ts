@@ -1,0 +1,89 @@
+/**
+ * What a backend is: it answers whether it can run an op (with a reason when not), hands out memory it reads
+ * in place, and binds kernels to buffers. It checks nothing that a plan has checked; it never throws from a
+ * kernel: faults come back as values.
+ */
+import type { HostArray } from "./dtype.js";
+import type { AnyAxes, AnyVariant, Op } from "./op/define.js";
+import type { Allocation } from "./tensor.js";
+
+export type BackendId = "cuda" | "native" | "webgpu" | "wasm" | "js";
+
+export interface KernelRequest {
+  readonly op: Op;
+  /** Capacities, all checked. */
+  readonly axes: AnyAxes;
+  /** Complete. */
+  readonly variant: AnyVariant;
+}
+
+/** A fault a kernel met in its data. The entry was skipped; everything else was done. */
+export interface Fault {
+  readonly code: "index" | "memory" | "internal";
+  /** The tensor port, where it is known. */
+  readonly port: string;
+  /** Position in that port, and the value found there. */
+  readonly index: number;
+  readonly value: number;
+}
+
+export interface Binding {
+  readonly op: Op;
+  readonly axes: AnyAxes;
+  readonly variant: AnyVariant;
+  /** Host views by port; absent optionals are missing. Lengths are checked. */
+  readonly tensors: Readonly<Record<string, HostArray>>;
+  /** Row pitch of every pitched port, in storage elements. */
+  readonly pitch: Readonly<Record<string, number>>;
+  /** Every scalar. */
+  readonly scalars: Readonly<Record<string, number>>;
+}
+
+/** A kernel with its buffers. Runs are ordered; `run` allocates nothing. */
+export interface BoundKernel {
+  run(): Fault | undefined;
+  /** Off the calling thread where the backend can. The views must be shared or the backend's own. */
+  start(): Promise<Fault | undefined>;
+  /** Changes a scalar or the actual size of a live axis; checked before. */
+  set(name: string, value: number): void;
+  release(): void;
+}
+
+/** A kernel chosen for an op, variant and axes. */
+export interface Kernel {
+  readonly name: string;
+  /** Same inputs, same bits, whatever the threads. */
+  readonly deterministic: boolean;
+  bind(binding: Binding): BoundKernel;
+}
+
+/** A measurement of the machine through this backend's own code. */
+export type Probe =
+  | { readonly kind: "read"; readonly bytes: number }
+  | { readonly kind: "madd" }
+  | { readonly kind: "copy"; readonly bytes: number }
+  | { readonly kind: "madd-i8" };
+
+export interface Backend {
+  readonly id: BackendId;
+  /** The instruction set, build or device, as a column of support.json names it: `avx2`, `simd`, `js`. */
+  readonly target: string;
+  /** One line for people: `native avx2, 2 threads`. */
+  readonly name: string;
+  readonly features: readonly string[];
+  readonly threads: number;
+  /** Reads any typed array where it lies; otherwise arrays not made by `alloc` are copied in and out. */
+  readonly inPlace: boolean;
+  /** A kernel, or the reason why there is none. */
+  kernel(request: KernelRequest): Kernel | string;
+  /** Memory it reads in place, 64-byte aligned, zeroed. Throws HotsetError with code `memory` when there is none left. */
+  alloc(bytes: number): Allocation;
+  /** Was this view made by `alloc`? */
+  owns(view: ArrayBufferView): boolean;
+  /** GB/s for `read` and `copy`, 10^9 additions and multiplications a second for `madd`. */
+  probe(probe: Probe): number;
+  dispose(): void;
+}
+
+/** A backend, or a function that loads it. Functions may throw BackendLoadError. */
+export type BackendSource = Backend | (() => Backend | Promise<Backend>);

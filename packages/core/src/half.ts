@@ -1,0 +1,76 @@
+/** f16 and bf16 as bits: the only place where they become numbers and back. Round to nearest, ties to even. */
+
+const f32 = new Float32Array(1);
+const u32 = new Uint32Array(f32.buffer);
+
+/** The value of 16 IEEE binary16 bits. Exact. */
+export function f16ToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+/** The binary16 bits nearest to a number; rounds once, from the number's full precision. */
+export function numberToF16(value: number): number {
+  if (Number.isNaN(value)) return 0x7e00;
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  const magnitude = Math.abs(value);
+  if (magnitude >= 65520) return sign | 0x7c00;
+  // The spacing of binary16 numbers at this magnitude; scaling by a power of two is exact.
+  const exponent = Math.max(-14, Math.floor(Math.log2(magnitude || 2 ** -24)));
+  for (let e = exponent - 1; ; e++) {
+    // log2 may be one off at a power of two: take the first exponent whose rounded significand fits 11 bits.
+    const scaled = roundEven(magnitude / 2 ** (Math.max(e, -14) - 10));
+    if (scaled <= 2047) {
+      const stored = Math.max(e, -14);
+      return sign | (scaled < 1024 ? scaled : ((stored + 15) << 10) | (scaled - 1024));
+    }
+  }
+}
+
+/** The value of 16 bfloat16 bits. Exact. */
+export function bf16ToNumber(bits: number): number {
+  u32[0] = bits << 16;
+  return f32[0] as number;
+}
+
+/** The bfloat16 bits nearest to a number, by way of f32. */
+export function numberToBf16(value: number): number {
+  f32[0] = value;
+  const bits = u32[0] as number;
+  if (Number.isNaN(value)) return 0x7fc0;
+  return ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16) & 0xffff;
+}
+
+/** Packs numbers as f16 bits. */
+export const toF16 = (values: ArrayLike<number>): Uint16Array => Uint16Array.from(values, numberToF16);
+
+/** Packs numbers as bf16 bits. */
+export const toBf16 = (values: ArrayLike<number>): Uint16Array => Uint16Array.from(values, numberToBf16);
+
+/** Each row as 127 / max|x| integers: `values [rows, dim]` becomes i8 and one f32 scale a row. */
+export function toI8Rows(values: ArrayLike<number>, dim: number): { data: Int8Array; scale: Float32Array } {
+  const rows = dim === 0 ? 0 : Math.floor(values.length / dim);
+  const data = new Int8Array(rows * dim);
+  const scale = new Float32Array(rows);
+  for (let row = 0; row < rows; row++) {
+    let largest = 0;
+    for (let i = row * dim; i < (row + 1) * dim; i++) largest = Math.max(largest, Math.abs(values[i] as number));
+    const step = Math.fround(largest / 127);
+    scale[row] = step;
+    for (let i = row * dim; step > 0 && i < (row + 1) * dim; i++)
+      data[i] = Math.max(-127, Math.min(127, roundEven((values[i] as number) / step)));
+  }
+  return { data, scale };
+}
+
+function roundEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  if (rest < 0.5) return floor;
+  if (rest > 0.5) return floor + 1;
+  return floor % 2 === 0 ? floor : floor + 1;
+}

@@ -1,0 +1,20 @@
+/**
+ * Hotset's API: ops, plans and selection. `hotset` re-exports all of it and finds the installed backends;
+ * this package alone has the `js` backend only.
+ */
+export type { Backend, BackendId, BackendSource } from "./backend.js";
+export { defaultHotset, plan, setDefaultHotset } from "./default.js";
+export type { DType, HostArray, Storage } from "./dtype.js";
+export { BackendLoadError, DTypeError, type ErrorCode, FormatError, HotsetError, ShapeError, UnsupportedError } from "./errors.js";
+export { bf16ToNumber, f16ToNumber, toBf16, toF16, toI8Rows } from "./half.js";
+export { createHotset, Hotset, type HotsetSettings } from "./hotset.js";
+export { js } from "./js/index.js";
+export * as kvCache from "./kv-cache/index.js";
+export type { BackendConstants, MachineConstants, OpShares, Prediction } from "./machine.js";
+export type { Op } from "./op/define.js";
+export type { AxesOf, CallArguments, InputsOf, OutputsOf, Results, TensorLike, TensorValue, VariantOf } from "./op/types.js";
+export type { Plan, PlanSettings } from "./plan.js";
+export * as search from "./search/index.js";
+export type { Candidate, Missing } from "./select.js";
+export type { Step } from "./step.js";
+export type { Tensor } from "./tensor.js";

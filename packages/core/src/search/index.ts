@@ -1,0 +1,2 @@
+/** Embedding search: finding the vectors worth reading. */
+export { scan } from "./scan/spec.js";
