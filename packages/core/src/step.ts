@@ -2,7 +2,7 @@
 import type { Backend, BoundKernel, Fault, Kernel } from "./backend.js";
 import type { HostArray } from "./dtype.js";
 import { HotsetError } from "./errors.js";
-import { checkSetting, dimText } from "./op/axes.js";
+import { checkSetting, dimSize, dimText } from "./op/axes.js";
 import type { AnyAxes, AnyVariant, Op, ScalarPort, TensorPort } from "./op/define.js";
 import type { Results, SettableOf } from "./op/types.js";
 import type { Allocation } from "./tensor.js";
@@ -64,7 +64,7 @@ export class Step<O extends Op = Op> {
     const views = this.#views;
     for (let i = 0; i < views.length; i++) if ((views[i] as HostArray).length !== this.#lengths[i]) throw this.#detached(i);
     const fault = this.#bound.run();
-    if (fault !== undefined) throw faultError(this.#op, fault);
+    if (fault !== undefined) throw faultError(this.#op, this.#axes, fault);
     return this.outputs;
   }
 
@@ -91,7 +91,7 @@ export class Step<O extends Op = Op> {
         if (target.length !== view.length) throw this.#detached(this.#views.indexOf(target));
         copyInto(target, view);
       }
-      if (fault !== undefined) throw faultError(this.#op, fault);
+      if (fault !== undefined) throw faultError(this.#op, this.#axes, fault);
       return this.outputs;
     } finally {
       if ((this.#state as string) === "disposed") this.#release();
@@ -205,7 +205,7 @@ function asStored(op: Op, name: string, value: number): number {
 }
 
 /** The error for a fault that a kernel met in its data. */
-export function faultError(op: Op, { code, port, index, value }: Fault): HotsetError {
+export function faultError(op: Op, axes: AnyAxes, { code, port, index, value }: Fault): HotsetError {
   if (code === "memory")
     return new HotsetError("memory", {
       where: op.id,
@@ -221,7 +221,9 @@ export function faultError(op: Op, { code, port, index, value }: Fault): HotsetE
       hint: "This is a bug in Hotset: please report it.",
     });
   const declared = op.ports[port] as TensorPort | undefined;
-  const range = declared?.indexInto ? `an index below ${dimText(declared.indexInto)}` : "a value the op takes";
+  const range = declared?.indexInto
+    ? `an index the op can use (below ${dimText(declared.indexInto)} = ${dimSize(declared.indexInto, axes)})`
+    : "a value the op can use";
   return new HotsetError("index", {
     where: op.id,
     expected: `${port}[${index}] to be ${range}`,

@@ -1,0 +1,82 @@
+// A kernel with its parameters, scratch and the JS values that keep its memory alive; and the table of them.
+#pragma once
+#include <napi.h>
+
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "async.h"
+#include "kernel.h"
+#include "pool.h"
+
+namespace hotset {
+
+class Bound {
+ public:
+  Bound(const Kernel& k, int threads) : kernel(k), slots(threads < 1 ? 1 : threads), statuses(size_t(slots)) {}
+  ~Bound() { std::free(memory_); }
+  Bound(const Bound&) = delete;
+  Bound& operator=(const Bound&) = delete;
+
+  bool allocate(int64_t bytes) {
+    if (bytes < 0 || bytes > int64_t(1) << 46) return false;
+    memory_ = static_cast<char*>(std::malloc(size_t(bytes) + 128));
+    scratch = memory_ ? reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(memory_) + 63) & ~uintptr_t(63)) : nullptr;
+    return memory_ != nullptr;
+  }
+
+  // An address that is not null, for tensors without elements.
+  void* nowhere() const { return scratch; }
+
+  void run() {
+    for (Status& status : statuses) status = Status();
+    run_kernel(kernel, params, scratch, slots, statuses.data());
+  }
+
+  const Kernel& kernel;
+  const int slots;
+  std::vector<Status> statuses;
+  const void* params = nullptr;
+  char* scratch = nullptr;
+  Napi::ObjectReference keep;
+
+ private:
+  char* memory_ = nullptr;
+};
+
+// The steps of one environment (the main thread's, or a worker's).
+class Steps {
+ public:
+  static Steps& of(Napi::Env env) { return *env.GetInstanceData<Steps>(); }
+
+  uint32_t add(std::unique_ptr<Bound> bound) {
+    if (free_.empty()) {
+      steps_.push_back(std::move(bound));
+      return uint32_t(steps_.size() - 1);
+    }
+    const uint32_t step = free_.back();
+    free_.pop_back();
+    steps_[step] = std::move(bound);
+    return step;
+  }
+
+  Bound* find(uint32_t step) { return step < steps_.size() ? steps_[step].get() : nullptr; }
+
+  void remove(uint32_t step) {
+    if (!find(step)) return;
+    steps_[step].reset();
+    free_.push_back(step);
+  }
+
+  ~Steps() { async.finish(); }
+
+ private:
+  std::vector<std::unique_ptr<Bound>> steps_;
+  std::vector<uint32_t> free_;
+
+ public:
+  Async async;  // destroyed first: it waits for what still runs on the steps
+};
+
+}  // namespace hotset

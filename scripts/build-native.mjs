@@ -1,0 +1,50 @@
+// Builds the addon with cmake-js and puts it into prebuilds/<platform>-<arch>, stripped, with its manifest.
+// Without a compiler it says so in one line and leaves the addon out.
+import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const folder = fileURLToPath(new URL("../packages/kernels-native", import.meta.url));
+
+const has = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
+
+export function buildNative() {
+  const missing = [
+    ["cmake", has("cmake")],
+    ["a C++ compiler", has(process.env.CXX ?? "c++") || has("g++") || has("clang++") || process.platform === "win32"],
+  ].filter(([, found]) => !found);
+  if (missing.length) {
+    console.log(`native: left out, because there is no ${missing.map(([name]) => name).join(" and no ")}`);
+    return false;
+  }
+  const cmakeJs = join(dirname(createRequire(join(folder, "package.json")).resolve("cmake-js/package.json")), "bin", "cmake-js");
+  const built = spawnSync(process.execPath, [cmakeJs, "build", "--out", "build"], { cwd: folder, encoding: "utf8" });
+  if (built.status !== 0) {
+    console.error(built.stdout, built.stderr);
+    throw new Error("native: the build failed");
+  }
+  const target = join(folder, "prebuilds", triple());
+  mkdirSync(target, { recursive: true });
+  const file = join(target, "hotset.node");
+  copyFileSync(join(folder, "build", "Release", "hotset.node"), file);
+  if (process.platform === "linux") {
+    try {
+      execFileSync("strip", ["-x", file]);
+    } catch {}
+  }
+  const bytes = readFileSync(file);
+  const manifest = { "hotset.node": { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") } };
+  writeFileSync(join(target, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+  console.log(`native: ${file} (${(bytes.length / 1024).toFixed(0)} KiB)`);
+  return true;
+}
+
+function triple() {
+  const musl = process.platform === "linux" && !process.report.getReport().header.glibcVersionRuntime ? "-musl" : "";
+  return `${process.platform}-${process.arch}${musl}`;
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) buildNative();
