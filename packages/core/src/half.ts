@@ -46,10 +46,17 @@ export function numberToBf16(value: number): number {
 }
 
 /** Packs numbers as f16 bits. */
-export const toF16 = (values: ArrayLike<number>): Uint16Array => Uint16Array.from(values, numberToF16);
+export const toF16 = (values: ArrayLike<number>): Uint16Array => packed(values, numberToF16);
 
 /** Packs numbers as bf16 bits. */
-export const toBf16 = (values: ArrayLike<number>): Uint16Array => Uint16Array.from(values, numberToBf16);
+export const toBf16 = (values: ArrayLike<number>): Uint16Array => packed(values, numberToBf16);
+
+// Not Uint16Array.from, which makes a list of all values first: out of memory at a few hundred megabytes.
+function packed(values: ArrayLike<number>, pack: (value: number) => number): Uint16Array {
+  const bits = new Uint16Array(values.length);
+  for (let i = 0; i < bits.length; i++) bits[i] = pack(values[i] as number);
+  return bits;
+}
 
 /** Each row as 127 / max|x| integers: `values [rows, dim]` becomes i8 and one f32 scale a row. */
 export function toI8Rows(values: ArrayLike<number>, dim: number): { data: Int8Array; scale: Float32Array } {

@@ -67,6 +67,18 @@ extern const Isa isas[] = {HOTSET_ROW(neon, always, "AArch64")};
 #endif
 extern const int isa_count = sizeof(isas) / sizeof(isas[0]);
 
+#if defined(__x86_64__) && !defined(_MSC_VER)
+const bool prefetch_helps = __builtin_cpu_is("intel");
+#elif defined(_M_X64)
+const bool prefetch_helps = [] {
+  int r[4];
+  __cpuid(r, 0);
+  return r[1] == 0x756e6547;  // "Genu"
+}();
+#else
+const bool prefetch_helps = false;
+#endif
+
 const Isa* find_isa(const char* name) {
   for (int i = 0; i < isa_count; i++)
     if (!std::strcmp(isas[i].name, name)) return &isas[i];

@@ -49,6 +49,9 @@ struct Task {
   Status* status;
 };
 
+// Whether a kernel that streams memory should ask for lines ahead: so on Intel processors.
+extern const bool prefetch_helps;
+
 // One row of an instruction set's table.
 struct Kernel {
   const char* symbol;

@@ -3,7 +3,7 @@
 // An approximate f32 score with a certified error bound selects the rows that may be among the k best
 // (scan_reservoir.h); those few are scored canonically. So the answer does not depend on the split into tasks, on
 // the threads or on the instruction set, and the score matrix is never stored.
-// Up to 4 queries: rows streamed where they lie (scan_stream.h); bound by memory. More: blocks of up to 192
+// Up to 8 queries: rows streamed where they lie (scan_stream.h); bound by memory. More: blocks of up to 192
 // queries over packed panels, tiles of kQueryTile x kBlockRows sums in registers (scan_panel.h); bound by
 // multiply-add. A task is 512 KiB of rows: 30 us of one core's bandwidth, far above the cost of a wake-up.
 #include "../kernel.h"
@@ -14,6 +14,19 @@ namespace hotset {
 namespace HOTSET_ISA {
 
 namespace {
+
+// One to four queries, as the first pass over the rows or a later one.
+#define HOTSET_EACH_QUERIES(n, pass)        \
+  switch (n) {                              \
+    case 1: HOTSET_DOTS(1, pass); break;    \
+    case 2: HOTSET_DOTS(2, pass); break;    \
+    case 3: HOTSET_DOTS(3, pass); break;    \
+    default: HOTSET_DOTS(4, pass);          \
+  }
+#define HOTSET_EACH_PASS(n, at)                             \
+  if (at > 0) HOTSET_EACH_QUERIES(n, Pass::again)           \
+  else if (prefetch_helps) HOTSET_EACH_QUERIES(n, Pass::prefetch) \
+  else HOTSET_EACH_QUERIES(n, Pass::first)
 
 constexpr int64_t kTaskBytes = 512 << 10;
 constexpr int64_t kQueryBlock = 192;
@@ -166,15 +179,21 @@ struct Scan {
     const float* const packed = reinterpret_cast<const float*>(queries(block));
     float* const panel = reinterpret_cast<float*>(own() + shape.panel_at);
     alignas(64) float dots[kQueryTile * kBlockRows];
-    RowBlock rows;
-    while (row < end) {
-      row = next_rows(p, row, end, rows);
-      if (rows.n == 0) break;
+    const int64_t tiles = (n + kQueryTile - 1) / kQueryTile, row_bytes = p.rows_pitch * int64_t(sizeof(T));
+    RowBlock blocks[2];
+    row = next_rows(p, row, end, blocks[0]);
+    for (int at = 0; blocks[at].n > 0; at ^= 1) {
+      RowBlock &rows = blocks[at], &next = blocks[at ^ 1];
+      row = next_rows(p, row, end, next);
       pack_panel<T>(p, rows, panel);
       row_terms(p, false, rows);
-      for (int64_t q = 0; q < n; q += kQueryTile) {
+      // While the tiles run, the next panel's rows come into the cache: each tile fetches its share of them.
+      const char* const ahead = static_cast<const char*>(p.rows) + (next.n > 0 ? next.rows[0] : rows.rows[0]) * row_bytes;
+      const int64_t share = next.n * row_bytes / tiles, step = (share + p.dim - 1) / p.dim;
+      for (int64_t tile = 0; tile < tiles; tile++) {
+        const int64_t q = tile * kQueryTile;
         const int in_tile = int(least(kQueryTile, n - q));
-        panel_tile_for(in_tile)(panel, packed + q * p.dim, p.dim, dots);
+        panel_tile_for(in_tile)(panel, packed + q * p.dim, p.dim, dots, ahead + tile * share, step);
         for (int i = 0; i < in_tile; i++) keep(rows, dots + i * kBlockRows, first + q + i);
       }
     }
@@ -197,25 +216,26 @@ struct Scan {
     }
   }
 
+  // Four queries at a time; the second four meet rows that the first have brought into the cache.
   template <class T>
   void stream(const T* const* pointers, RowBlock& rows, int n, const char* prepared, const QueryTerms*, float* dots) const {
-    const float* const q = reinterpret_cast<const float*>(prepared);
     const int64_t pitch = stream_length(p.dim, kLanes);
-    switch (n) {
-      case 1: return stream_dots<T, 1>(pointers, rows.n, p.dim, q, pitch, dots, rows.squares);
-      case 2: return stream_dots<T, 2>(pointers, rows.n, p.dim, q, pitch, dots, rows.squares);
-      case 3: return stream_dots<T, 3>(pointers, rows.n, p.dim, q, pitch, dots, rows.squares);
-      default: return stream_dots<T, 4>(pointers, rows.n, p.dim, q, pitch, dots, rows.squares);
+    for (int at = 0; at < n; at += 4) {
+      const float* const q = reinterpret_cast<const float*>(prepared) + at * pitch;
+      float* const out = dots + at * kBlockRows;
+#define HOTSET_DOTS(Q, pass) stream_dots<T, Q, pass>(pointers, rows.n, p.dim, q, pitch, out, rows.squares)
+      HOTSET_EACH_PASS(n - at, at)
+#undef HOTSET_DOTS
     }
   }
   void stream(const int8_t* const* pointers, RowBlock& rows, int n, const char* prepared, const QueryTerms* t, float* dots) const {
-    const int16_t* const q = reinterpret_cast<const int16_t*>(prepared);
     const int64_t pitch = stream_length(p.dim, kLanes16);
-    switch (n) {
-      case 1: return stream_dots_i8<1>(pointers, rows.n, p.dim, q, pitch, t, dots, rows.squares);
-      case 2: return stream_dots_i8<2>(pointers, rows.n, p.dim, q, pitch, t, dots, rows.squares);
-      case 3: return stream_dots_i8<3>(pointers, rows.n, p.dim, q, pitch, t, dots, rows.squares);
-      default: return stream_dots_i8<4>(pointers, rows.n, p.dim, q, pitch, t, dots, rows.squares);
+    for (int at = 0; at < n; at += 4) {
+      const int16_t* const q = reinterpret_cast<const int16_t*>(prepared) + at * pitch;
+      float* const out = dots + at * kBlockRows;
+#define HOTSET_DOTS(Q, pass) stream_dots_i8<Q, pass>(pointers, rows.n, p.dim, q, pitch, t + at, out, rows.squares)
+      HOTSET_EACH_PASS(n - at, at)
+#undef HOTSET_DOTS
     }
   }
 

@@ -6,49 +6,58 @@
 namespace hotset {
 namespace HOTSET_ISA {
 
+// Transposes kLanes columns of kLanes rows into the panel; the last columns may be fewer.
+static inline void pack_columns(f32v (&r)[kLanes], int columns, float* out, f32v& square) {
+  transpose(r);
+#pragma GCC unroll 16
+  for (int j = 0; j < kLanes; j++) {
+    if (j >= columns) break;
+    store(out + j * kBlockRows, r[j]);
+    square = madd(r[j], r[j], square);
+  }
+}
+
 // Packs and widens the rows, multiplying i8 rows by their scale; also sums their squares.
 template <class T>
 static void pack_panel(const search_scan_params& p, RowBlock& block, float* panel) {
+  constexpr bool kScaled = sizeof(T) == 1;
   const T* rows[kBlockRows];
   row_pointers(p, block, rows);
   for (int g = 0; g < kBlockRows; g += kLanes) {
-    f32v square = zero();
-    f32v scale[kLanes];
-    for (int j = 0; j < kLanes; j++) scale[j] = splat(p.row_scale ? p.row_scale[block.rows[g + j]] : 1.0f);
-    for (int64_t i = 0; i < p.dim; i += kLanes) {
-      const int64_t left = p.dim - i;
+    f32v square = zero(), scale[kScaled ? kLanes : 1];
+    if (kScaled)
+      for (int j = 0; j < kLanes; j++) scale[kScaled ? j : 0] = splat(p.row_scale[block.rows[g + j]]);
+    int64_t i = 0;
+    for (; i + kLanes <= p.dim; i += kLanes) {
       f32v r[kLanes];
-      if (left >= kLanes) {
-        for (int j = 0; j < kLanes; j++) r[j] = load(rows[g + j] + i);
-      } else {
-        for (int j = 0; j < kLanes; j++) {
-          T rest[kLanes] = {};
-          memcpy(rest, rows[g + j] + i, size_t(left) * sizeof(T));
-          r[j] = load(rest);
-        }
+#pragma GCC unroll 16
+      for (int j = 0; j < kLanes; j++) r[j] = kScaled ? mul(load(rows[g + j] + i), scale[kScaled ? j : 0]) : load(rows[g + j] + i);
+      pack_columns(r, kLanes, panel + i * kBlockRows + g, square);
+    }
+    if (i < p.dim) {
+      f32v r[kLanes];
+      for (int j = 0; j < kLanes; j++) {
+        T rest[kLanes] = {};
+        memcpy(rest, rows[g + j] + i, size_t(p.dim - i) * sizeof(T));
+        r[j] = kScaled ? mul(load(rest), scale[kScaled ? j : 0]) : load(rest);
       }
-      if (p.row_scale)
-        for (int j = 0; j < kLanes; j++) r[j] = mul(r[j], scale[j]);
-      transpose(r);
-      const int columns = left < kLanes ? int(left) : kLanes;
-      for (int j = 0; j < columns; j++) {
-        store(panel + (i + j) * kBlockRows + g, r[j]);
-        square = madd(r[j], r[j], square);
-      }
+      pack_columns(r, int(p.dim - i), panel + i * kBlockRows + g, square);
     }
     store(block.squares + g, square);
   }
 }
 
-// dots [Q][kBlockRows] of Q queries, packed `[dim][kQueryTile]`.
+// dots [Q][kBlockRows] of Q queries, packed `[dim][kQueryTile]`. Asks for one line of the rows to come at each step,
+// `ahead_step` bytes on: spread like this they cost nothing; in a burst they stall the multiply-adds.
 template <int Q>
-static void panel_tile(const float* panel, const float* queries, int64_t dim, float* dots) {
+static void panel_tile(const float* panel, const float* queries, int64_t dim, float* dots, const char* ahead, int64_t ahead_step) {
   f32v sum[Q][kPanelVectors];
 #pragma GCC unroll 16
   for (int q = 0; q < Q; q++)
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVectors; v++) sum[q][v] = zero();
   for (int64_t i = 0; i < dim; i++) {
+    __builtin_prefetch(ahead + i * ahead_step, 0, 2);
     f32v x[kPanelVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kPanelVectors; v++) x[v] = load(panel + i * kBlockRows + v * kLanes);
@@ -65,7 +74,7 @@ static void panel_tile(const float* panel, const float* queries, int64_t dim, fl
     for (int v = 0; v < kPanelVectors; v++) store(dots + q * kBlockRows + v * kLanes, sum[q][v]);
 }
 
-using PanelTile = void (*)(const float*, const float*, int64_t, float*);
+using PanelTile = void (*)(const float*, const float*, int64_t, float*, const char*, int64_t);
 
 // The tile for a number of queries, 1 to kQueryTile.
 static inline PanelTile panel_tile_for(int queries) {

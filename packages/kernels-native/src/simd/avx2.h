@@ -6,6 +6,7 @@ namespace hotset {
 namespace HOTSET_ISA {
 
 constexpr int kLanes = 8;
+constexpr int kRegisters = 16;
 constexpr int kLanes16 = 16;
 // 6 queries x 2 row vectors are 12 sums; with 2 loads and a broadcast, 15 of 16 registers.
 constexpr int kPanelVectors = 2;
@@ -53,6 +54,7 @@ static inline i16v load_i16(const int16_t* p) { return {_mm256_loadu_si256(reint
 static inline i16v widen_i8(const int8_t* p) { return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
 static inline i16v and_bits(i16v a, i16v b) { return {_mm256_and_si256(a.v, b.v)}; }
 static inline i32v madd_i16(i16v a, i16v b, i32v c) { return {_mm256_add_epi32(c.v, _mm256_madd_epi16(a.v, b.v))}; }
+static inline f32v to_f32(i32v a) { return {_mm256_cvtepi32_ps(a.v)}; }
 static inline int64_t reduce_add(i32v a) {
   alignas(32) int32_t lanes[8];
   _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), a.v);

@@ -6,6 +6,7 @@ namespace hotset {
 namespace HOTSET_ISA {
 
 constexpr int kLanes = 16;
+constexpr int kRegisters = 32;
 constexpr int kLanes16 = 32;
 // 12 queries x 2 row vectors are 24 sums; with 2 loads and a broadcast, 27 of 32 registers.
 constexpr int kPanelVectors = 2;
@@ -49,6 +50,7 @@ static inline i16v load_i16(const int16_t* p) { return {_mm512_loadu_si512(p)}; 
 static inline i16v widen_i8(const int8_t* p) { return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}; }
 static inline i16v and_bits(i16v a, i16v b) { return {_mm512_and_si512(a.v, b.v)}; }
 static inline i32v madd_i16(i16v a, i16v b, i32v c) { return {_mm512_add_epi32(c.v, _mm512_madd_epi16(a.v, b.v))}; }
+static inline f32v to_f32(i32v a) { return {_mm512_cvtepi32_ps(a.v)}; }
 static inline int64_t reduce_add(i32v a) {
   const __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(a.v)), high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(a.v, 1));
   return _mm512_reduce_add_epi64(_mm512_add_epi64(low, high));

@@ -6,6 +6,7 @@ namespace hotset {
 namespace HOTSET_ISA {
 
 constexpr int kLanes = 4;
+constexpr int kRegisters = 32;
 constexpr int kLanes16 = 8;
 // 6 queries x 4 row vectors are 24 sums; with 4 loads and a broadcast, 29 of 32 registers.
 constexpr int kPanelVectors = 4;
@@ -55,6 +56,7 @@ static inline i16v load_i16(const int16_t* p) { return {vld1q_s16(p)}; }
 static inline i16v widen_i8(const int8_t* p) { return {vmovl_s8(vld1_s8(p))}; }
 static inline i16v and_bits(i16v a, i16v b) { return {vandq_s16(a.v, b.v)}; }
 static inline i32v madd_i16(i16v a, i16v b, i32v c) { return {vmlal_high_s16(vmlal_s16(c.v, vget_low_s16(a.v), vget_low_s16(b.v)), a.v, b.v)}; }
+static inline f32v to_f32(i32v a) { return {vcvtq_f32_s32(a.v)}; }
 static inline int64_t reduce_add(i32v a) { return vaddlvq_s32(a.v); }
 
 // A kLanes x kLanes transpose in place.

@@ -6,6 +6,7 @@ namespace hotset {
 namespace HOTSET_ISA {
 
 constexpr int kLanes = 4;
+constexpr int kRegisters = 16;
 constexpr int kLanes16 = 8;
 // 6 queries x 2 row vectors are 12 sums; with 2 loads and a product, 15 of 16 registers.
 constexpr int kPanelVectors = 2;
@@ -67,6 +68,7 @@ static inline i16v widen_i8(const int8_t* p) {
 }
 static inline i16v and_bits(i16v a, i16v b) { return {_mm_and_si128(a.v, b.v)}; }
 static inline i32v madd_i16(i16v a, i16v b, i32v c) { return {_mm_add_epi32(c.v, _mm_madd_epi16(a.v, b.v))}; }
+static inline f32v to_f32(i32v a) { return {_mm_cvtepi32_ps(a.v)}; }
 static inline int64_t reduce_add(i32v a) {
   alignas(16) int32_t lanes[4];
   _mm_store_si128(reinterpret_cast<__m128i*>(lanes), a.v);
