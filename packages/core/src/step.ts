@@ -81,8 +81,7 @@ export class Step<O extends Op = Op> {
       this.#staged ??= this.#stage();
       const staged = this.#staged;
       for (const [name, view] of Object.entries(staged.tensors))
-        if (view !== this.#tensors[name] && (this.#op.ports[name] as TensorPort).role !== "out")
-          copyInto(view, this.#tensors[name] as HostArray);
+        if (view !== this.#tensors[name] && this.#isRead(name)) copyInto(view, this.#tensors[name] as HostArray);
       const fault = await staged.bound.start();
       if ((this.#state as string) === "disposed") throw this.#refusal("runAsync");
       for (const [name, view] of Object.entries(staged.tensors)) {
@@ -162,6 +161,11 @@ export class Step<O extends Op = Op> {
       for (const allocation of owned) allocation.release();
       throw error;
     }
+  }
+
+  /** Also an output that a run may leave partly as it was: where a live axis is set below the plan's size. */
+  #isRead(name: string): boolean {
+    return (this.#op.ports[name] as TensorPort).role !== "out" || Object.keys(this.#settings).some((setting) => this.#op.axes[setting]);
   }
 
   #refusal(method: string): HotsetError {

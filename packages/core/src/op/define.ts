@@ -216,6 +216,8 @@ export interface OpDefinition<
   readonly constraints: readonly Constraint<{ readonly [K in keyof A]: number }>[];
   /** Exact answers: every host backend returns the same bits, whatever its threads and instruction set. */
   readonly exact: boolean;
+  /** Why there is no GPU kernel, with the arithmetic; only where there will be none. */
+  readonly cpuByDesign?: string;
   cost(axes: { readonly [K in keyof A]: number }, variant: AnyVariant): Cost;
   rounding(axes: { readonly [K in keyof A]: number }, variant: AnyVariant): Rounding;
   /** Plain loops with f64 sums: the definition in code, and the kernel of the `js` backend. */

@@ -15,7 +15,7 @@ export function reference({ axes, tensors, fail }: ReferenceCall): void {
   const nextAt = headerWords + 2 * blocks;
   const get = (at: number): number => state[at] as number;
 
-  results.fill(-1);
+  results.fill(-1, 0, count);
   if (count === 0) return;
   if (get(magicAt) === 0 && get(blocksAt) === 0) initialise();
   if (get(magicAt) !== poolMagic || get(blocksAt) !== blocks) {

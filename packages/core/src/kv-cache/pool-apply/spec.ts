@@ -33,6 +33,7 @@ export const poolApply = defineOp({
   },
   constraints: [],
   exact: true,
+  cpuByDesign: "commands depend on each other, about 10 ns each: a launch and a readback (over 10 us) cost more than a thousand of them",
   cost: ({ count }) => ({ flops: 0, bytes: 44 * count }),
   rounding: () => ({}),
   reference,

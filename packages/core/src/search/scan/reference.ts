@@ -20,9 +20,9 @@ export function reference({ axes, variant, tensors, pitch, magnitude }: Referenc
   const { queries, rows, rowScale, filter, ids, scores, found } = tensors as ScanTensors;
   const metric = variant.metric as Metric;
   const worst = metric === "l2" ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY;
-  ids.fill(-1);
-  scores.fill(worst);
-  found.fill(0);
+  ids.fill(-1, 0, batch * k);
+  scores.fill(worst, 0, batch * k);
+  found.fill(0, 0, batch);
   if (batch === 0) return;
   const query = Array.from({ length: batch }, (_, q) => Float64Array.from(queries.subarray(q * dim, (q + 1) * dim)));
   const queryNorm = query.map((values) => dot(values, values));
@@ -53,7 +53,7 @@ export function reference({ axes, variant, tensors, pitch, magnitude }: Referenc
 
   /** The sum of |terms| behind each returned score: what its rounding error is proportional to. */
   function writeMagnitudes(target: Float64Array): void {
-    for (let i = 0; i < ids.length; i++) {
+    for (let i = 0; i < batch * k; i++) {
       const r = ids[i] as number;
       if (r < 0) continue;
       widenRow(variant.rows as DType, rows, r * (pitch.rows as number), row);
