@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const { ops } = await import("../packages/core/dist/ops.js");
-const { dimText, layoutOf, shapeText, snakeOf, symbolOf, typeNameOf, dtypes, portDType, variants } = await import(
+const { dimText, layoutOf, shapeText, snakeOf, symbolOf, typeNameOf, dtypes, variants } = await import(
   "../packages/core/dist/backend-kit.js"
 );
 
@@ -69,12 +69,10 @@ function assemblyScript() {
     out.push(`\n/** ${op.id}: ${op.doc} */`);
     for (const [name, port] of Object.entries(op.ports))
       if (port.kind === "option")
-        port.values.forEach((value, i) =>
-          out.push(`export const ${`${symbol}_${snakeOf(name)}_${value}`.toUpperCase()}: u32 = ${typeof value === "number" ? value : i};`),
-        );
-    fields
-      .filter(({ kind }) => kind === "pointer")
-      .forEach(({ name }, i) => out.push(`export const ${`${symbol}_port_${name}`.toUpperCase()}: i32 = ${i};`));
+        for (const [i, value] of port.values.entries())
+          out.push(`export const ${`${symbol}_${snakeOf(name)}_${value}`.toUpperCase()}: u32 = ${typeof value === "number" ? value : i};`);
+    for (const [i, { name }] of fields.filter(({ kind }) => kind === "pointer").entries())
+      out.push(`export const ${`${symbol}_port_${name}`.toUpperCase()}: i32 = ${i};`);
     out.push(`@unmanaged\nexport class ${typeNameOf(op.id)}Params {`);
     for (const { name, kind, type, port } of fields)
       out.push(
@@ -118,7 +116,6 @@ function opsPage() {
     for (const { says } of op.constraints) out.push(`\nMust hold: ${says}.`);
     const all = variants(op);
     out.push(`\nVariants: ${all.length}. Tensors of i8 rows and the like take their scales as a port of their own.\n`);
-    void portDType;
   }
   return `${out.join("\n").trimEnd()}\n`;
 }
@@ -142,7 +139,13 @@ function portNotes(port) {
   return notes.length ? `; ${notes.join("; ")}` : "";
 }
 
+function caseModules() {
+  const rows = ops.map(({ id }) => `  "${id}": () => import("../${id}/cases.js"),`);
+  return `${banner("//")}\n/** How the cases of each op are loaded: spelt out, so that bundlers can follow. */\nexport const caseModules = {\n${rows.join("\n")}\n} as const;\n`;
+}
+
 const files = {
+  "packages/core/src/gen/cases.ts": caseModules(),
   "packages/kernels-native/src/gen/params.h": cHeader(),
   "packages/kernels-wasm/assembly/gen/params.ts": assemblyScript(),
   "packages/kernels-webgpu/src/gen/params.wgsl": wgsl(),

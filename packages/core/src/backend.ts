@@ -85,5 +85,10 @@ export interface Backend {
   dispose(): void;
 }
 
-/** A backend, or a function that loads it. Functions may throw BackendLoadError. */
-export type BackendSource = Backend | (() => Backend | Promise<Backend>);
+/** A backend; or how to load it, which may throw: it is then listed as missing, with the reason. */
+export type BackendSource = Backend | (() => Backend | Promise<Backend>) | BackendLoader;
+
+export interface BackendLoader {
+  readonly id: string;
+  load(): Backend | Promise<Backend>;
+}

@@ -27,22 +27,32 @@ export async function createHotset(settings: HotsetSettings = {}): Promise<Hotse
   const backends: Backend[] = [];
   const missing: Missing[] = [...(settings.missing ?? [])];
   for (const source of settings.backends ?? []) {
-    try {
-      const backend = typeof source === "function" ? await source() : source;
-      if (backends.some(({ id }) => id === backend.id))
-        throw new HotsetError("argument", {
-          where: "createHotset",
-          expected: "one backend of each kind",
-          received: `a second ${backend.id}`,
-        });
-      backends.push(backend);
-    } catch (error) {
-      if (!(error instanceof HotsetError) || error.code !== "load") throw error;
-      missing.push({ id: error.where, reason: error.message });
-    }
+    const backend = await loadBackend(source, missing);
+    if (!backend) continue;
+    if (backends.some(({ id }) => id === backend.id))
+      throw new HotsetError("argument", {
+        where: "createHotset",
+        expected: "one backend of each kind",
+        received: `a second ${backend.id}`,
+      });
+    backends.push(backend);
   }
   if (!backends.some(({ id }) => id === "js")) backends.push(js());
   return new Hotset({ backends, missing, constants: settings.constants ?? {} });
+}
+
+async function loadBackend(source: BackendSource, missing: Missing[]): Promise<Backend | undefined> {
+  if ("kernel" in source) return source;
+  try {
+    return await (typeof source === "function" ? source() : source.load());
+  } catch (error) {
+    // Whatever goes wrong in one backend, the others still run.
+    missing.push({
+      id: typeof source === "function" ? source.name || "backend" : source.id,
+      reason: error instanceof Error ? error.message : String(error),
+    });
+    return undefined;
+  }
 }
 
 export class Hotset {

@@ -2,7 +2,8 @@
  * Hotset's API: ops, plans and selection. `hotset` re-exports all of it and finds the installed backends;
  * this package alone has the `js` backend only.
  */
-export type { Backend, BackendId, BackendSource } from "./backend.js";
+export type { Backend, BackendId, BackendLoader, BackendSource } from "./backend.js";
+export { type CalibrationCase, type CalibrationStep, calibrate } from "./calibrate.js";
 export { defaultHotset, plan, setDefaultHotset } from "./default.js";
 export type { DType, HostArray, Storage } from "./dtype.js";
 export { BackendLoadError, DTypeError, type ErrorCode, FormatError, HotsetError, ShapeError, UnsupportedError } from "./errors.js";

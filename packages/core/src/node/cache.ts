@@ -49,7 +49,7 @@ export function writeConstants(key: string, constants: MachineConstants): string
     }
     renameSync(temporary, path);
   } catch (cause) {
-    rmSync(temporary, { force: true });
+    removeQuietly(temporary);
     throw new HotsetError("argument", {
       where: "cache folder",
       expected: `to write ${path}`,
@@ -59,6 +59,14 @@ export function writeConstants(key: string, constants: MachineConstants): string
     });
   }
   return path;
+}
+
+function removeQuietly(path: string): void {
+  try {
+    rmSync(path, { force: true });
+  } catch {
+    // It was never made.
+  }
 }
 
 function isConstants(value: unknown): value is MachineConstants {

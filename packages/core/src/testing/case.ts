@@ -1,5 +1,6 @@
 /** What an op's `cases.ts` exports: shapes and inputs for tests and benches, laws, and wrong kernels to reject. */
 import type { HostArray } from "../dtype.js";
+import { caseModules } from "../gen/cases.js";
 import type { AnyAxes, AnyVariant, Op, ReferenceCall } from "../op/define.js";
 import type { Random } from "./random.js";
 
@@ -68,8 +69,12 @@ export interface BenchCase {
   readonly name: string;
   readonly axes: AnyAxes;
   readonly variants: readonly AnyVariant[];
+  /** The constants of the choice between backends are fitted to these; its regret is reported on the others. */
+  readonly calibrate?: boolean;
   /** Quick to make even when large. */
   inputs(request: InputRequest): Tensors;
+  /** A part that the reference can do in a second, and which of the outputs it gives; default all of it. */
+  sample?(axes: AnyAxes, inputs: Tensors): { axes: AnyAxes; inputs: Tensors; pick(outputs: Tensors): Tensors };
 }
 
 export interface Judged {
@@ -94,6 +99,7 @@ export interface OpCases {
 
 /** The cases of an op, found by its id. */
 export async function casesOf(op: Op): Promise<OpCases> {
-  const module = (await import(`../${op.id}/cases.js`)) as { cases: OpCases };
-  return module.cases;
+  const load = (caseModules as Readonly<Record<string, () => Promise<{ cases: OpCases }>>>)[op.id];
+  if (!load) throw new Error(`${op.id} has no cases.ts, or \`npm run gen\` has not been run since`);
+  return (await load()).cases;
 }

@@ -20,7 +20,7 @@ export { packCases } from "./pack.js";
 export { prepare } from "./prepared.js";
 export { Random } from "./random.js";
 export { runCase } from "./run-case.js";
-export { checkMutants, type Suite, suiteOf } from "./suite.js";
+export { checkMutants, type Suite, suiteOf, variantsOf } from "./suite.js";
 export { observedRows, plannedRows, type SupportRow, supportProblems, targetOf } from "./support.js";
 
 /** Registers the suite for one backend. */

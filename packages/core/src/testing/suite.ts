@@ -7,7 +7,7 @@ import { type Case, casesOf, type OpCases } from "./case.js";
 import type { Placement } from "./guard.js";
 import { evaluate, judge, prepare } from "./prepared.js";
 import { Random } from "./random.js";
-import { isExact, runCase, runnerOn } from "./run-case.js";
+import { runCase, runnerOn } from "./run-case.js";
 
 export interface TestItem {
   /** `op | variant | case`. */

@@ -9,17 +9,13 @@ export class simd {
     return f32x4.add(f32x4.mul(a, b), c);
   }
 
-  /** Sums of products of neighbours, in 32-bit integers, plus c. */
-  @inline static madd_i16(a: v128, b: v128, c: v128): v128 {
-    return i32x4.add(i32x4.dot_i16x8_s(a, b), c);
-  }
-
-  /** Four elements as f32, exactly. `offset` in bytes is a constant. */
-  @inline static load<T>(address: usize, offset: usize): v128 {
-    if (isFloat<T>()) return v128.load(address, offset);
-    if (sizeof<T>() == 1) return f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(address, offset))));
-    if (isSigned<T>()) return i32x4.shl(v128.load16x4_u(address, offset), 16);
-    return simd.widen_f16(v128.load16x4_s(address, offset));
+  /** Four elements as f32, exactly. */
+  @inline static load<T>(address: usize): v128 {
+    if (isFloat<T>()) return v128.load(address);
+    if (sizeof<T>() == 1)
+      return f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(address))));
+    if (isSigned<T>()) return i32x4.shl(v128.load16x4_u(address), 16);
+    return simd.widen_f16(v128.load16x4_s(address));
   }
 
   /** f16 bits, sign-extended, as f32. */
@@ -29,6 +25,27 @@ export class simd {
     const value = f32x4.mul(v128.and(i32x4.shl(bits, 13), i32x4.splat(0x8fffe000)), f32x4.splat(reinterpret<f32>(0x77800000)));
     const infinite = v128.and(f32x4.ge(f32x4.abs(value), f32x4.splat(65536)), i32x4.splat(0x7f800000));
     return v128.or(value, infinite);
+  }
+
+  // What dot products are made of: four floats, or of i8 rows eight 16-bit integers, summed in pairs as 32-bit ones.
+
+  @inline static lanes<T>(): u32 {
+    return sizeof<T>() == 1 ? 8 : 4;
+  }
+  @inline static query_bytes<T>(): u32 {
+    return sizeof<T>() == 1 ? 2 : 4;
+  }
+  @inline static terms<T>(row: usize): v128 {
+    return sizeof<T>() == 1 ? v128.load8x8_s(row) : simd.load<T>(row);
+  }
+  @inline static madd_terms<T>(a: v128, b: v128, sum: v128): v128 {
+    return sizeof<T>() == 1 ? i32x4.add(i32x4.dot_i16x8_s(a, b), sum) : simd.madd(a, b, sum);
+  }
+  @inline static sums<T>(sum: v128): v128 {
+    return sizeof<T>() == 1 ? f32x4.convert_i32x4_s(sum) : sum;
+  }
+  @inline static sum4_terms<T>(a: v128, b: v128, c: v128, d: v128): v128 {
+    return simd.sum4(simd.sums<T>(a), simd.sums<T>(b), simd.sums<T>(c), simd.sums<T>(d));
   }
 
   /** Lanes of a row-major 4 x 4 block of 32-bit values: 01 of rows 0 and 1 interleaved, then 23. */
@@ -51,17 +68,6 @@ export class simd {
     const cd = f32x4.add(simd.low(c, d), simd.high(c, d));
     return f32x4.add(simd.low_pairs(ab, cd), simd.high_pairs(ab, cd));
   }
-  @inline static sum4_i32(a: v128, b: v128, c: v128, d: v128): v128 {
-    const ab = i32x4.add(simd.low(a, b), simd.high(a, b));
-    const cd = i32x4.add(simd.low(c, d), simd.high(c, d));
-    return i32x4.add(simd.low_pairs(ab, cd), simd.high_pairs(ab, cd));
-  }
-
-  @inline static sum(a: v128): f32 {
-    const half = f32x4.add(a, v128.shuffle<i64>(a, a, 1, 0));
-    return f32x4.extract_lane(half, 0) + f32x4.extract_lane(half, 1);
-  }
-
   /** `yes` where low < a < high, else `no`. */
   @inline static select_inside(a: v128, low: f32, high: f32, yes: v128, no: v128): v128 {
     return v128.bitselect(yes, no, v128.and(f32x4.gt(a, f32x4.splat(low)), f32x4.lt(a, f32x4.splat(high))));

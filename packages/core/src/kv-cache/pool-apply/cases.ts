@@ -173,16 +173,16 @@ export const cases: OpCases = {
   bench: [
     {
       name: "10k commands on 100k blocks",
+      calibrate: true,
       axes: sizes(100_000, 10_000),
       variants: [{}],
-      inputs: ({ axes, random }) => {
+      inputs: ({ axes }) => {
         const { blocks, count } = axes as Record<"blocks" | "count", number>;
         const state = new Uint32Array(headerWords + 3 * blocks);
         apply(state, blocks, new Uint32Array([0, 0]));
         // Allocated and given back in pairs, so that the pool is the same after each run but for the queue's order.
         const commands = new Uint32Array(2 * count);
         for (let i = 0; i < count; i += 2) commands.set([0, 0, 2, (1 + i / 2) % blocks], 2 * i);
-        void random;
         return { state, commands };
       },
     },

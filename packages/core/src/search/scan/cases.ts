@@ -1,7 +1,7 @@
 import type { DType, HostArray } from "../../dtype.js";
 import { toBf16, toF16, toI8Rows } from "../../half.js";
 import type { AnyVariant } from "../../op/define.js";
-import type { Case, InputRequest, OpCases, Tensors } from "../../testing/case.js";
+import type { BenchCase, Case, InputRequest, OpCases, Tensors } from "../../testing/case.js";
 import type { Random } from "../../testing/random.js";
 import { accept } from "./accept.js";
 import { laws } from "./laws.js";
@@ -187,36 +187,48 @@ const quick = ({ axes, variant, random }: InputRequest): Tensors => {
   };
 };
 
+/** The first query, for the reference. */
+const firstQuery: NonNullable<BenchCase["sample"]> = (axes, inputs) => {
+  const { batch, dim, k } = axes as Record<"batch" | "dim" | "k", number>;
+  const few = Math.min(batch, 1);
+  return {
+    axes: { ...axes, batch: few },
+    inputs: { ...inputs, queries: (inputs.queries as Float32Array).subarray(0, few * dim) },
+    pick: ({ ids, scores, found }) => ({
+      ids: (ids as Int32Array).subarray(0, few * k),
+      scores: (scores as Float32Array).subarray(0, few * k),
+      found: (found as Uint32Array).subarray(0, few),
+    }),
+  };
+};
+
 const variant = (rows: string, metric = "ip", filter = false): AnyVariant => ({ metric, rows, filter });
+const each = (rows: readonly string[]): AnyVariant[] => rows.map((dtype) => variant(dtype));
+const bench = (name: string, axes: BenchCase["axes"], variants: readonly AnyVariant[], calibrate = false): BenchCase => ({
+  name,
+  axes,
+  variants,
+  calibrate,
+  inputs: quick,
+  sample: firstQuery,
+});
 
 export const cases: OpCases = {
   cases: [...semantics, ...filters, ...empties, ...grids, ...batchGrid, ...large],
   mutants,
   laws: laws(inputsFrom(normal)),
   bench: [
-    { name: "one query, small", axes: sizes(1, 1000, 128, 10), variants: [variant("f32")], inputs: quick },
-    {
-      name: "one query, 100k x 128",
-      axes: sizes(1, 100_000, 128, 10),
-      variants: ["f32", "f16", "bf16", "i8"].map((rows) => variant(rows)),
-      inputs: quick,
-    },
-    {
-      name: "batch of 64, 100k x 128",
-      axes: sizes(64, 100_000, 128, 10),
-      variants: ["f32", "f16", "i8"].map((rows) => variant(rows)),
-      inputs: quick,
-    },
-    { name: "one query, half filtered", axes: sizes(1, 100_000, 128, 10), variants: [variant("f32", "cos", true)], inputs: quick },
-    {
-      name: "one query, 1M x 128",
-      axes: sizes(1, 1_000_000, 128, 10),
-      variants: ["f32", "f16", "i8"].map((rows) => variant(rows)),
-      inputs: quick,
-    },
-    { name: "batch of 6, 1M x 128", axes: sizes(6, 1_000_000, 128, 10), variants: [variant("f32")], inputs: quick },
-    { name: "batch of 64, 1M x 128", axes: sizes(64, 1_000_000, 128, 10), variants: [variant("f32")], inputs: quick },
-    { name: "60k x 784, l2, 100 results", axes: sizes(16, 60_000, 784, 100), variants: [variant("f32", "l2")], inputs: quick },
+    bench("one query, 100 x 128", sizes(1, 100, 128, 10), each(["f32"])),
+    bench("one query, 3k x 128", sizes(1, 3000, 128, 10), each(["f32", "i8"])),
+    bench("one query, 40k x 100", sizes(1, 40_000, 100, 10), [variant("f32", "cos")], true),
+    bench("batch of 48, 20k x 100", sizes(48, 20_000, 100, 10), [variant("f32", "cos")], true),
+    bench("one query, 100k x 128", sizes(1, 100_000, 128, 10), each(["f32", "f16", "bf16", "i8"])),
+    bench("batch of 64, 100k x 128", sizes(64, 100_000, 128, 10), each(["f32", "f16", "i8"])),
+    bench("one query, half filtered", sizes(1, 100_000, 128, 10), [variant("f32", "cos", true)]),
+    bench("16 queries, 20k x 784, l2, 100 results", sizes(16, 20_000, 784, 100), [variant("f32", "l2")]),
+    bench("one query, 1M x 128", sizes(1, 1_000_000, 128, 10), each(["f32", "f16", "i8"])),
+    bench("batch of 6, 1M x 128", sizes(6, 1_000_000, 128, 10), each(["f32"])),
+    bench("batch of 64, 1M x 128", sizes(64, 1_000_000, 128, 10), each(["f32"])),
   ],
   accept,
 };
