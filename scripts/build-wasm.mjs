@@ -90,7 +90,7 @@ function compile(file, features) {
   const memory = ["--importMemory", "--noExportMemory", "--initialMemory", "1", "--maximumMemory", "65536", ...(shared ? ["--sharedMemory"] : [])];
   const settings = ["--runtime", "stub", "--optimizeLevel", "3", "--shrinkLevel", "0", "--noAssert", "--converge", "--stackSize", "0", "--disableWarning", "201"];
   const enabled = features.flatMap((feature) => ["--enable", feature]);
-  const built = spawnSync(process.execPath, [asc, "index.ts", "--outFile", file, ...settings, ...memory, ...enabled, ...(process.env.WAT ? ["--textFile", file.replace("wasm","wat")]:[])], {
+  const built = spawnSync(process.execPath, [asc, "index.ts", "--outFile", file, ...settings, ...memory, ...enabled], {
     cwd: assembly,
     encoding: "utf8",
   });

@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <functional>
+#include <mutex>
 #include <thread>
 
 #include "bound.h"
@@ -19,30 +20,36 @@ class Runner {
   }
 
   void add(std::function<void()> job) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!started_) {
-      started_ = true;
-      std::thread([this] { loop(); }).detach();
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (!started_) {
+        started_ = true;
+        std::thread([this] { loop(); }).detach();
+      }
+      jobs_.push_back(std::move(job));
     }
-    jobs_.push_back(std::move(job));
-    ready_.notify_one();
+    waiting_.fetch_add(1, std::memory_order_release);
+    waiting_.notify_one();
   }
 
  private:
   void loop() {
     for (;;) {
-      std::unique_lock<std::mutex> lock(mutex_);
-      ready_.wait(lock, [this] { return !jobs_.empty(); });
-      std::function<void()> job = std::move(jobs_.front());
-      jobs_.pop_front();
-      lock.unlock();
+      waiting_.wait(0, std::memory_order_acquire);
+      std::function<void()> job;
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        job = std::move(jobs_.front());
+        jobs_.pop_front();
+      }
+      waiting_.fetch_sub(1, std::memory_order_relaxed);
       job();
     }
   }
 
   std::mutex mutex_;
-  std::condition_variable ready_;
   std::deque<std::function<void()>> jobs_;
+  std::atomic<int> waiting_{0};  // jobs in the list
   bool started_ = false;
 };
 
@@ -60,11 +67,8 @@ Napi::Promise Async::start(Napi::Env env, Bound& bound, Result result) {
   auto* call = new Call(env, bound, result);
   const Napi::Promise promise = call->deferred.Promise();
   call->settle = Napi::ThreadSafeFunction::New(env, Napi::Function(), "hotset", 0, 1);
-  {
-    std::lock_guard<std::mutex> lock(shared_->mutex);
-    shared_->running++;
-  }
-  Runner::get().add([call, shared = shared_] {
+  running_->fetch_add(1);
+  Runner::get().add([call, running = running_] {
     call->bound.run();
     // After this the environment may end; a call that it no longer takes is only freed.
     Napi::ThreadSafeFunction settle = call->settle;
@@ -74,15 +78,14 @@ Napi::Promise Async::start(Napi::Env env, Bound& bound, Result result) {
     });
     if (queued != napi_ok) delete call;
     settle.Release();
-    std::lock_guard<std::mutex> lock(shared->mutex);
-    if (--shared->running == 0) shared->idle.notify_all();
+    running->fetch_sub(1);
+    running->notify_all();
   });
   return promise;
 }
 
 void Async::finish() {
-  std::unique_lock<std::mutex> lock(shared_->mutex);
-  shared_->idle.wait(lock, [this] { return shared_->running == 0; });
+  for (int running; (running = running_->load()) > 0;) running_->wait(running);
 }
 
 }  // namespace hotset

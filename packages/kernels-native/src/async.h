@@ -3,9 +3,8 @@
 #pragma once
 #include <napi.h>
 
-#include <condition_variable>
+#include <atomic>
 #include <memory>
-#include <mutex>
 
 namespace hotset {
 
@@ -22,13 +21,9 @@ class Async {
   void finish();
 
  private:
-  struct Shared {
-    std::mutex mutex;
-    std::condition_variable idle;
-    int running = 0;
-  };
   struct Call;
-  std::shared_ptr<Shared> shared_ = std::make_shared<Shared>();
+  // Outlives the environment: the thread counts down after its last touch of it.
+  std::shared_ptr<std::atomic<int>> running_ = std::make_shared<std::atomic<int>>(0);
 };
 
 }  // namespace hotset

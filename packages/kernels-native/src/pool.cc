@@ -23,7 +23,7 @@ Pool& Pool::get() {
 
 void Pool::run(int64_t tasks, int slots, Body body, void* context) {
   if (tasks <= 0) return;
-  if (tasks == 1 || slots <= 1 || tasks > 0x7fffffff || !busy_.try_lock()) {
+  if (tasks == 1 || slots <= 1 || tasks > 0x7fffffff || busy_.test_and_set(std::memory_order_acquire)) {
     for (int64_t i = 0; i < tasks; i++) body(context, i, 0);
     return;
   }
@@ -47,7 +47,7 @@ void Pool::run(int64_t tasks, int slots, Body body, void* context) {
     if (spin < kSpins) HOTSET_PAUSE();
     else done_.wait(done, std::memory_order_acquire);
   }
-  busy_.unlock();
+  busy_.clear(std::memory_order_release);
 }
 
 void Pool::grow(int workers) {

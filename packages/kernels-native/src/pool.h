@@ -5,11 +5,7 @@
 // more. When the pool is at work for another caller, the job runs on the calling thread alone: nobody waits.
 #pragma once
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <functional>
-#include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -33,7 +29,7 @@ class Pool {
   void work(int slot);
   void take(int slot);
 
-  std::mutex busy_;
+  std::atomic_flag busy_;
   std::vector<std::thread> workers_;
   // The job at hand. The counter's high half is the job's number: a late worker cannot take a task of the next one.
   alignas(64) std::atomic<uint64_t> next_{0};
