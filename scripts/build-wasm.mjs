@@ -41,7 +41,9 @@ export async function buildWasm() {
 
 /** Ids of the ops that have a kernel: `<family>/<op>.ts` files that export its plan. */
 function opIds(symbolOf) {
-  const families = readdirSync(assembly, { withFileTypes: true }).filter((entry) => entry.isDirectory() && !["lib", "gen"].includes(entry.name));
+  const families = readdirSync(assembly, { withFileTypes: true }).filter(
+    (entry) => entry.isDirectory() && !["lib", "gen"].includes(entry.name),
+  );
   return families
     .flatMap(({ name }) => readdirSync(join(assembly, name)).map((file) => `${name}/${file.replace(/\.ts$/, "")}`))
     .filter((id) => readFileSync(join(assembly, `${id}.ts`), "utf8").includes(`export function ${symbolOf(id)}_plan(`))
@@ -87,8 +89,29 @@ function indexSource(ids, symbolOf, typeNameOf) {
 function compile(file, features) {
   const asc = join(dirname(createRequire(join(folder, "package.json")).resolve("assemblyscript/package.json")), "bin", "asc.js");
   const shared = features.includes("threads");
-  const memory = ["--importMemory", "--noExportMemory", "--initialMemory", "1", "--maximumMemory", "65536", ...(shared ? ["--sharedMemory"] : [])];
-  const settings = ["--runtime", "stub", "--optimizeLevel", "3", "--shrinkLevel", "0", "--noAssert", "--converge", "--stackSize", "0", "--disableWarning", "201"];
+  const memory = [
+    "--importMemory",
+    "--noExportMemory",
+    "--initialMemory",
+    "1",
+    "--maximumMemory",
+    "65536",
+    ...(shared ? ["--sharedMemory"] : []),
+  ];
+  const settings = [
+    "--runtime",
+    "stub",
+    "--optimizeLevel",
+    "3",
+    "--shrinkLevel",
+    "0",
+    "--noAssert",
+    "--converge",
+    "--stackSize",
+    "0",
+    "--disableWarning",
+    "201",
+  ];
   const enabled = features.flatMap((feature) => ["--enable", feature]);
   const built = spawnSync(process.execPath, [asc, "index.ts", "--outFile", file, ...settings, ...memory, ...enabled], {
     cwd: assembly,

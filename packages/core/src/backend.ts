@@ -55,6 +55,8 @@ export interface Kernel {
   /** Same inputs, same bits, whatever the threads. */
   readonly deterministic: boolean;
   bind(binding: Binding): BoundKernel;
+  /** Bind, run and release in one: for backends where that is cheaper. */
+  once?(binding: Binding): Fault | undefined;
 }
 
 /** A measurement of the machine through this backend's own code. */

@@ -1,65 +1,101 @@
-/** `await op({ ... })`: reads the arguments, finds or makes the plan, binds, runs. */
-import type { DType } from "./dtype.js";
-import { DTypeError, describe, HotsetError } from "./errors.js";
+import type { HostArray } from "./dtype.js";
+import { describe, HotsetError } from "./errors.js";
 import { solveAxes } from "./op/axes.js";
-import type { AnyVariant, Op, Port, TensorPort } from "./op/define.js";
-import type { AxesOf, InputsOf, OutputsOf, VariantOf } from "./op/types.js";
+import type { Op, Port, TensorPort } from "./op/define.js";
+import type { AxesOf, TensorValue, VariantOf } from "./op/types.js";
 import { variantValues } from "./op/variant.js";
 import { makePlan, type Plan } from "./plan.js";
 import type { Machine } from "./select.js";
-import { type Operand, operand, Tensor } from "./tensor.js";
+import { asBits, type Operand, operand, Tensor } from "./tensor.js";
 
 /** Plans kept; the oldest is dropped. Serving a few models and batch sizes needs a handful. */
 const planLimit = 64;
 
+/** A plan, and what the arguments of a call with the same key mean to it. */
+interface Known {
+  readonly plan: Plan;
+  /** Row pitches that were given. */
+  readonly pitch: Readonly<Record<string, number>>;
+}
+
 export class OneCall {
   readonly #machine: Machine;
-  readonly #plans = new Map<string, Plan>();
+  readonly #known = new Map<string, Known>();
 
   constructor(machine: Machine) {
     this.#machine = machine;
   }
 
   run(op: Op, args: Record<string, unknown>): Record<string, unknown> {
+    // Arguments of the same kinds and sizes were solved and checked before.
+    const key = keyOf(op, args);
+    let known = this.#known.get(key);
+    if (!known) {
+      known = this.#solve(op, args);
+      if (this.#known.size >= planLimit) this.#known.delete(this.#known.keys().next().value as string);
+      this.#known.set(key, known);
+    }
+    const tensors: Record<string, HostArray> = {};
+    const scalars: Record<string, number> = {};
+    let resident = false;
+    for (const name in args) {
+      const value = args[name];
+      if (value === undefined) continue;
+      const kind = op.ports[name]?.kind;
+      if (kind === "scalar") scalars[name] = numberOf(op, name, value);
+      if (kind !== "tensor") continue;
+      tensors[name] = arrayOf(value);
+      resident ||= value instanceof Tensor;
+    }
+    const outputs = known.plan.runOnce(tensors, known.pitch, scalars, resident);
+    return { ...outputs, backend: known.plan.backend, kernel: known.plan.kernel };
+  }
+
+  #solve(op: Op, args: Record<string, unknown>): Known {
     const { backend, ...values } = args as { backend?: string } & Record<string, unknown>;
-    const { inputs, outputs, scalars, axes, variant } = sort(op, values);
+    const { inputs, outputs, axes, variant } = sort(op, values);
     const operands: Record<string, Operand> = {};
-    for (const [name, value] of Object.entries({ ...inputs, ...outputs }))
-      operands[name] = operand(op.id, name, value, acceptedBy(op, name));
-    for (const [name, { dtype }] of Object.entries(operands)) {
+    const pitch: Record<string, number> = {};
+    for (const [name, value] of Object.entries({ ...inputs, ...outputs })) {
+      const found = operand(op.id, name, value, (op.ports[name] as TensorPort).dtypes);
+      operands[name] = found;
+      if (found.rowPitch !== undefined) pitch[name] = found.rowPitch;
       const port = op.ports[name] as TensorPort;
-      if (variantValues(port)) variant[name] = port.dtypes.length > 1 ? dtype : true;
+      if (variantValues(port)) variant[name] = port.dtypes.length > 1 ? found.dtype : true;
     }
     const solved = solveAxes(op, axes, operands);
     const resident = Object.keys(operands).filter((name) => (inputs[name] ?? outputs[name]) instanceof Tensor);
-    const plan = this.#plan(op, solved, variant, resident, backend);
-    const step = plan.bind(inputs as InputsOf<Op>, outputs as OutputsOf<Op>, scalars);
-    try {
-      return { ...(step.run() as object), backend: plan.backend, kernel: plan.kernel };
-    } finally {
-      step.dispose();
-    }
+    const plan = makePlan(this.#machine, op, solved as AxesOf<Op>, variant as VariantOf<Op>, { backend, resident });
+    // Also finds what is missing, or does not fit the variant.
+    plan.checkOperands({ ...inputs, ...outputs });
+    return { plan, pitch };
   }
+}
 
-  #plan(
-    op: Op,
-    axes: Readonly<Record<string, number>>,
-    variant: AnyVariant,
-    resident: readonly string[],
-    backend: string | undefined,
-  ): Plan {
-    let key = `${op.id}|${backend ?? ""}`;
-    for (const name in axes) key += `|${axes[name]}`;
-    for (const name in variant) key += `|${name}=${variant[name]}`;
-    for (const name of resident) key += `|${name}`;
-    let plan = this.#plans.get(key);
-    if (!plan) {
-      plan = makePlan(this.#machine, op, axes as AxesOf<Op>, variant as VariantOf<Op>, { backend, resident });
-      if (this.#plans.size >= planLimit) this.#plans.delete(this.#plans.keys().next().value as string);
-      this.#plans.set(key, plan);
+/** The kinds and sizes of the arguments; not their contents. */
+function keyOf(op: Op, args: Record<string, unknown>): string {
+  let key = op.id;
+  for (const name in args) {
+    const value = args[name];
+    if (value === undefined || op.ports[name]?.kind === "scalar") continue;
+    key += `|${name}=`;
+    if (typeof value !== "object" || value === null) key += String(value);
+    else if (ArrayBuffer.isView(value)) key += sizeOf(value);
+    else if (value instanceof Tensor) key += `${value.backend} ${value.dtype} ${value.shape}`;
+    else {
+      const { data, dtype, shape, rowPitch } = value as Partial<TensorValue>;
+      key += `${ArrayBuffer.isView(data) ? sizeOf(data) : "?"} ${dtype} ${shape} ${rowPitch}`;
     }
-    return plan;
   }
+  return key;
+}
+
+const sizeOf = (view: ArrayBufferView): string =>
+  `${(view as { [Symbol.toStringTag]?: string })[Symbol.toStringTag]} ${(view as { length?: number }).length}`;
+
+function arrayOf(value: unknown): HostArray {
+  const data = ArrayBuffer.isView(value) ? value : (value as TensorValue).data;
+  return asBits(data as HostArray);
 }
 
 interface Sorted {
@@ -94,10 +130,4 @@ function numberOf(op: Op, name: string, value: unknown): number {
   if (typeof value !== "number")
     throw new HotsetError("argument", { where: op.id, expected: `${name} to be a number`, received: describe(value) });
   return value;
-}
-
-function acceptedBy(op: Op, name: string): readonly DType[] {
-  const port = op.ports[name];
-  if (port?.kind !== "tensor") throw new DTypeError({ where: op.id, expected: "a tensor port", received: name });
-  return port.dtypes;
 }

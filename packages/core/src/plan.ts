@@ -2,15 +2,15 @@
  * Plans and steps. A plan is an op with sizes, a variant and a kernel; `bind` fixes its buffers; `step.run()`
  * only calls. Everything that can be wrong is found before that, except what data may change.
  */
-import type { Backend, Kernel } from "./backend.js";
-import { dtypes, type HostArray, rowLength, storageLength } from "./dtype.js";
+import type { Backend, Binding, Fault, Kernel } from "./backend.js";
+import { type DType, dtypes, type HostArray, rowLength, storageLength } from "./dtype.js";
 import { HotsetError, UnsupportedError } from "./errors.js";
 import { checkAxes, checkTensor, portShape } from "./op/axes.js";
-import type { AnyVariant, Op, Port, TensorPort } from "./op/define.js";
+import type { AnyAxes, AnyVariant, Op, Port, TensorPort } from "./op/define.js";
 import type { AxesOf, InputsOf, OutputsOf, VariantOf } from "./op/types.js";
 import { completeVariant, portDType, presentTensors } from "./op/variant.js";
 import { type Candidate, choose, type Machine } from "./select.js";
-import { Step } from "./step.js";
+import { completeScalars, detachedError, faultError, Step } from "./step.js";
 import { operand, Tensor } from "./tensor.js";
 
 export interface PlanSettings {
@@ -33,6 +33,32 @@ export function makePlan<O extends Op>(
   return new Plan(machine, op, axes, complete, settings);
 }
 
+/** A tensor port as this plan has it. */
+interface PlannedPort {
+  readonly name: string;
+  readonly port: TensorPort;
+  readonly dtype: DType;
+  /** Storage elements of the dense tensor, and of one row of it. */
+  readonly length: number;
+  readonly row: number;
+}
+
+function plannedPort(op: Op, name: string, axes: AnyAxes, variant: AnyVariant): PlannedPort {
+  const port = op.ports[name] as TensorPort;
+  const dtype = portDType(op, name, variant) as DType;
+  const shape = portShape(port, axes);
+  return { name, port, dtype, length: storageLength(dtype, shape), row: rowLength(dtype, shape.at(-1) ?? 1) };
+}
+
+function bindAndRun(kernel: Kernel, binding: Binding): Fault | undefined {
+  const bound = kernel.bind(binding);
+  try {
+    return bound.run();
+  } finally {
+    bound.release();
+  }
+}
+
 export class Plan<O extends Op = Op> {
   readonly op: O;
   readonly axes: AxesOf<O>;
@@ -45,6 +71,7 @@ export class Plan<O extends Op = Op> {
   #why: string;
   #candidates: readonly Candidate[];
   #disposed = false;
+  readonly #ports: readonly PlannedPort[];
 
   constructor(machine: Machine, op: O, axes: AxesOf<O>, variant: AnyVariant, settings: PlanSettings) {
     this.op = op;
@@ -52,6 +79,7 @@ export class Plan<O extends Op = Op> {
     this.variant = variant;
     this.#machine = machine;
     this.#settings = settings;
+    this.#ports = presentTensors(op, variant).map((name) => plannedPort(op, name, axes, variant));
     const choice = choose(machine, op, axes, variant, settings as { backend?: string; resident?: readonly string[] });
     this.#backend = choice.backend;
     this.#kernel = choice.kernel;
@@ -110,28 +138,57 @@ export class Plan<O extends Op = Op> {
    */
   bind(inputs: InputsOf<O>, outputs: OutputsOf<O> = {} as OutputsOf<O>, scalars: Readonly<Record<string, number>> = {}): Step<O> {
     this.#live("bind");
+    const given = { ...(inputs as object), ...(outputs as object) } as Record<string, unknown>;
+    const { tensors, pitch } = this.checkOperands(given);
+    checkOverlap(this.op, tensors);
+    // Nothing runs yet, so another backend can take over, unless the tensors lie in this one's memory.
+    const resident = Object.values(given).some((value) => value instanceof Tensor);
+    return this.#withFallback(
+      resident,
+      () =>
+        new Step<O>(this.op, this.#backend, this.#kernel, this.axes, this.variant, this.#complete(tensors), this.#pitches(pitch), scalars),
+    );
+  }
+
+  /** Reads tensor arguments and checks names, presence, dtypes and sizes. */
+  checkOperands(given: Readonly<Record<string, unknown>>): { tensors: Record<string, HostArray>; pitch: Record<string, number> } {
     const tensors: Record<string, HostArray> = {};
     const pitch: Record<string, number> = {};
-    const given = { ...(inputs as object), ...(outputs as object) } as Record<string, unknown>;
-    const present = presentTensors(this.op, this.variant);
-    for (const name of Object.keys(given)) {
-      if (given[name] !== undefined && !present.includes(name)) throw absent(this.op, name, this.variant);
-    }
-    for (const name of present) {
-      const port = this.op.ports[name] as TensorPort;
-      const dtype = portDType(this.op, name, this.variant) as NonNullable<ReturnType<typeof portDType>>;
+    for (const name in given)
+      if (given[name] !== undefined && !this.#ports.some((port) => port.name === name)) throw absent(this.op, name, this.variant);
+    for (const { name, port, dtype } of this.#ports) {
       if (given[name] === undefined) {
-        if (port.role !== "out")
-          throw new HotsetError("argument", { where: this.op.id, expected: `${name} (${port.doc})`, received: "nothing" });
-        continue;
+        if (port.role === "out") continue;
+        throw new HotsetError("argument", { where: this.op.id, expected: `${name} (${port.doc})`, received: "nothing" });
       }
       const found = operand(this.op.id, name, given[name], [dtype]);
       checkTensor(this.op, name, found, this.axes);
       tensors[name] = found.data;
-      if (port.pitched) pitch[name] = found.rowPitch ?? rowLength(dtype, portShape(port, this.axes).at(-1) ?? 1);
+      if (found.rowPitch !== undefined) pitch[name] = found.rowPitch;
     }
-    checkOverlap(this.op, tensors);
-    return this.#bindWithFallback(tensors, pitch, scalars, given);
+    return { tensors, pitch };
+  }
+
+  /** For one-call forms, whose arguments were checked: runs once, and returns the outputs. */
+  runOnce(
+    given: Readonly<Record<string, HostArray>>,
+    pitch: Readonly<Record<string, number>>,
+    scalarsGiven: Readonly<Record<string, number>>,
+    resident: boolean,
+  ): Record<string, HostArray> {
+    this.#live("run");
+    const tensors = this.#complete(given);
+    for (const { name, length, port } of this.#ports)
+      if (!port.pitched && (tensors[name] as HostArray).length !== length)
+        throw detachedError(this.op, name, length, (tensors[name] as HostArray).length);
+    checkOverlap(this.op, given);
+    const scalars = completeScalars(this.op, scalarsGiven, this.axes);
+    const binding = { op: this.op, axes: this.axes, variant: this.variant, tensors, pitch: this.#pitches(pitch), scalars };
+    const fault = this.#withFallback(resident, () => (this.#kernel.once ? this.#kernel.once(binding) : bindAndRun(this.#kernel, binding)));
+    if (fault !== undefined) throw faultError(this.op, this.axes, fault);
+    const outputs: Record<string, HostArray> = {};
+    for (const { name, port } of this.#ports) if (port.role === "out") outputs[name] = tensors[name] as HostArray;
+    return outputs;
   }
 
   /** Afterwards `bind` and `alloc` throw. Steps that were bound live on until they are disposed themselves. */
@@ -143,27 +200,24 @@ export class Plan<O extends Op = Op> {
     this.dispose();
   }
 
-  #bindWithFallback(
-    tensors: Record<string, HostArray>,
-    pitch: Record<string, number>,
-    scalars: Readonly<Record<string, number>>,
-    given: Record<string, unknown>,
-  ): Step<O> {
+  /** What was given, and new arrays for the outputs that were not. */
+  #complete(given: Readonly<Record<string, HostArray>>): Record<string, HostArray> {
+    const tensors: Record<string, HostArray> = {};
+    for (const { name, dtype, length } of this.#ports) tensors[name] = given[name] ?? new dtypes[dtype].storage(length);
+    return tensors;
+  }
+
+  #pitches(given: Readonly<Record<string, number>>): Record<string, number> {
+    const pitch: Record<string, number> = {};
+    for (const { name, row, port } of this.#ports) if (port.pitched) pitch[name] = given[name] ?? row;
+    return pitch;
+  }
+
+  #withFallback<T>(resident: boolean, work: () => T): T {
     for (;;) {
       try {
-        const all = { ...tensors };
-        for (const name of presentTensors(this.op, this.variant)) {
-          if (all[name]) continue;
-          const port = this.op.ports[name] as TensorPort;
-          const dtype = portDType(this.op, name, this.variant) as NonNullable<ReturnType<typeof portDType>>;
-          const shape = portShape(port, this.axes);
-          all[name] = new dtypes[dtype].storage(storageLength(dtype, shape));
-          if (port.pitched) pitch[name] = rowLength(dtype, shape.at(-1) ?? 1);
-        }
-        return new Step<O>(this.op, this.#backend, this.#kernel, this.axes, this.variant, all, pitch, scalars);
+        return work();
       } catch (error) {
-        // Nothing has run yet, so another backend can take over, unless the tensors lie in this one's memory.
-        const resident = Object.values(given).some((value) => value instanceof Tensor);
         if (!(error instanceof HotsetError) || error.code !== "memory" || (this.#settings.backend ?? "auto") !== "auto" || resident)
           throw error;
         this.#fallBack(error);

@@ -3,7 +3,7 @@ import type { Backend, BoundKernel, Fault, Kernel } from "./backend.js";
 import type { HostArray } from "./dtype.js";
 import { HotsetError } from "./errors.js";
 import { checkSetting, dimSize, dimText } from "./op/axes.js";
-import type { AnyAxes, AnyVariant, Op, ScalarPort, TensorPort } from "./op/define.js";
+import type { AnyAxes, AnyVariant, Op, Port, ScalarPort, TensorPort } from "./op/define.js";
 import type { Results, SettableOf } from "./op/types.js";
 import type { Allocation } from "./tensor.js";
 
@@ -43,9 +43,7 @@ export class Step<O extends Op = Op> {
     this.#variant = variant;
     this.#tensors = tensors;
     this.#pitch = pitch;
-    for (const [name, port] of Object.entries(op.ports)) {
-      if (port.kind === "scalar") this.#settings[name] = initialScalar(op, name, port, scalars, axes);
-    }
+    Object.assign(this.#settings, completeScalars(op, scalars, axes));
     for (const name of Object.keys(scalars)) {
       if (op.ports[name]?.kind !== "scalar") checkSetting(op, name, scalars[name] as number, axes);
     }
@@ -181,19 +179,33 @@ export class Step<O extends Op = Op> {
   }
 
   #detached(i: number): HotsetError {
-    const name = Object.keys(this.#tensors)[i] as string;
-    return new HotsetError("detached", {
-      where: `${this.#op.id}: step.run`,
-      expected: `${name} to keep its ${this.#lengths[i]} elements`,
-      received: `${this.#views[i]?.length}: its buffer was transferred or resized`,
-      hint: "Bind again, or use plan.alloc or a SharedArrayBuffer, which cannot be transferred away.",
-    });
+    return detachedError(this.#op, Object.keys(this.#tensors)[i] as string, this.#lengths[i] as number, this.#views[i]?.length ?? 0);
   }
 }
 
 const isShared = (view: ArrayBufferView): boolean => typeof SharedArrayBuffer !== "undefined" && view.buffer instanceof SharedArrayBuffer;
 
 const copyInto = (target: HostArray, source: HostArray): void => (target as Uint8Array).set(source as Uint8Array);
+
+/** The error for a buffer that was transferred or resized after it was checked. */
+export function detachedError(op: Op, name: string, expected: number, received: number): HotsetError {
+  return new HotsetError("detached", {
+    where: op.id,
+    expected: `${name} to keep its ${expected} elements`,
+    received: `${received}: its buffer was transferred or resized`,
+    hint: "Bind again, or use plan.alloc or a SharedArrayBuffer, which cannot be transferred away.",
+  });
+}
+
+/** Every scalar of the op: as given, else its default. */
+export function completeScalars(op: Op, given: Readonly<Record<string, number>>, axes: AnyAxes): Record<string, number> {
+  const scalars: Record<string, number> = {};
+  for (const name in op.ports) {
+    const port = op.ports[name] as Port;
+    if (port.kind === "scalar") scalars[name] = initialScalar(op, name, port, given, axes);
+  }
+  return scalars;
+}
 
 function initialScalar(op: Op, name: string, port: ScalarPort, given: Readonly<Record<string, number>>, axes: AnyAxes): number {
   const value = given[name] ?? (typeof port.default === "function" ? port.default(axes) : port.default);

@@ -61,8 +61,7 @@ for (const [name, info] of Object.entries(dtypes) as [DType, (typeof dtypes)[DTy
 /** Reads a tensor argument. `accepted` are the port's dtypes; `where` and `name` are for the message. */
 export function operand(where: string, name: string, value: unknown, accepted: readonly DType[]): Operand {
   const tagged = isTagged(value) ? value : undefined;
-  let data: unknown = tagged ? tagged.data : value;
-  if (isFloat16(data)) data = new Uint16Array(data.buffer, data.byteOffset, data.length);
+  const data: unknown = asBits((tagged ? tagged.data : value) as HostArray);
   const candidates = ArrayBuffer.isView(data) ? storageNames.get(storageClass(data)) : undefined;
   if (!candidates)
     throw new DTypeError({ where, expected: `${name} as ${expectedForms(accepted)}`, received: describe(value), ...arrayHint(value) });
@@ -91,6 +90,9 @@ export function operand(where: string, name: string, value: unknown, accepted: r
     rowPitch: tagged && "rowPitch" in tagged ? tagged.rowPitch : undefined,
   };
 }
+
+/** A Float16Array, where the engine has them, as the bits Hotset works with. */
+export const asBits = (data: HostArray): HostArray => (isFloat16(data) ? new Uint16Array(data.buffer, data.byteOffset, data.length) : data);
 
 const isTagged = (value: unknown): value is TensorValue | Tensor =>
   typeof value === "object" && value !== null && !ArrayBuffer.isView(value) && !Array.isArray(value) && "data" in value;

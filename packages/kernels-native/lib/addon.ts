@@ -17,6 +17,15 @@ export interface Addon {
     offsets: Uint32Array,
     tensors: readonly (ArrayBufferView | undefined)[],
   ): number;
+  call(
+    isa: string,
+    symbol: string,
+    params: Uint8Array,
+    slots: number,
+    scratchBytes: number,
+    offsets: Uint32Array,
+    tensors: readonly (ArrayBufferView | undefined)[],
+  ): AddonFault | number | undefined;
   run(step: number): AddonFault | undefined;
   start(step: number): Promise<AddonFault | undefined>;
   release(step: number): void;

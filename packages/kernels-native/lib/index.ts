@@ -4,22 +4,16 @@ import {
   allocShared,
   type Backend,
   BackendLoadError,
-  type Binding,
-  type BoundKernel,
-  type Fault,
-  type HostArray,
-  HotsetError,
   type Kernel,
   type KernelRequest,
   Params,
   type Probe,
-  pointerOffsets,
   presentTensors,
   symbolOf,
-  tensorNames,
 } from "@hotset/core/backend";
 import { threadSetting } from "@hotset/core/node";
-import { type Addon, type AddonFault, type IsaInfo, loadAddon } from "./addon.js";
+import { type Addon, type IsaInfo, loadAddon } from "./addon.js";
+import { NativeKernel } from "./kernel.js";
 
 export interface NativeSettings {
   /** Instruction set: `avx512`, `avx2`, `sse2` or `neon`. Default: HOTSET_ISA, else the best this processor has. */
@@ -88,14 +82,7 @@ class NativeBackend implements Backend {
     for (const name of presentTensors(op, variant)) params.setPointer(name, 1);
     const plan = this.#addon.plan(this.#isa.name, symbol, params.bytes, this.threads);
     if (typeof plan === "string") return plan;
-    const addon = this.#addon;
-    const isa = this.#isa.name;
-    const { threads } = this;
-    return {
-      name: plan.kernel,
-      deterministic: true,
-      bind: (binding) => new NativeStep(addon, isa, symbol, threads, plan.scratchBytes, binding),
-    };
+    return new NativeKernel(this.#addon, { isa: this.#isa.name, symbol, threads: this.threads, ...plan }, op);
   }
 
   alloc(bytes: number): Allocation {
@@ -111,64 +98,4 @@ class NativeBackend implements Backend {
   }
 
   dispose(): void {}
-}
-
-/** Releases steps whose owner was collected without `dispose`. */
-const collected = new FinalizationRegistry<() => void>((release) => release());
-
-class NativeStep implements BoundKernel {
-  readonly #addon: Addon;
-  readonly #params: Params;
-  readonly #names: readonly string[];
-  readonly #step: number;
-  #live = true;
-
-  constructor(
-    addon: Addon,
-    isa: string,
-    symbol: string,
-    threads: number,
-    scratchBytes: number,
-    { op, axes, variant, tensors, pitch, scalars }: Binding,
-  ) {
-    this.#addon = addon;
-    this.#names = tensorNames(op);
-    this.#params = new Params(op, "c64").fill(axes, variant, pitch, scalars);
-    const views: (HostArray | undefined)[] = this.#names.map((name) => tensors[name]);
-    const step = addon.bind(isa, symbol, this.#params.bytes, threads, scratchBytes, Uint32Array.from(pointerOffsets(op, "c64")), views);
-    if (step < 0)
-      throw new HotsetError("memory", {
-        where: `${op.id} on native`,
-        expected: `${scratchBytes} bytes of scratch`,
-        received: "no memory",
-        hint: "Plan smaller axes, or fewer threads.",
-      });
-    this.#step = step;
-    collected.register(this, () => addon.release(step), this);
-  }
-
-  run(): Fault | undefined {
-    const fault = this.#addon.run(this.#step);
-    return fault === undefined ? undefined : this.#fault(fault);
-  }
-
-  async start(): Promise<Fault | undefined> {
-    const fault = await this.#addon.start(this.#step);
-    return fault === undefined ? undefined : this.#fault(fault);
-  }
-
-  set(name: string, value: number): void {
-    this.#params.set(name, value);
-  }
-
-  release(): void {
-    if (!this.#live) return;
-    this.#live = false;
-    collected.unregister(this);
-    this.#addon.release(this.#step);
-  }
-
-  #fault([code, port, index, value]: AddonFault): Fault {
-    return { code: code === 1 ? "index" : "memory", port: this.#names[port] ?? "?", index, value };
-  }
 }

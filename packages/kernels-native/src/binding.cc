@@ -1,4 +1,4 @@
-// The addon's surface, one for all ops: describe, plan, bind, run, start, release, probe. A bound step is a number;
+// The addon's surface, one for all ops: describe, plan, bind, run, call, start, release, probe. A bound step is a number;
 // JS owns the parameter struct and every tensor, and this side holds references to them.
 #include <napi.h>
 
@@ -65,30 +65,35 @@ Napi::Value plan(const Napi::CallbackInfo& info) {
   return out;
 }
 
+// Writes the address of each tensor (0: absent) into the parameters. False where the parts do not fit the kernel.
+bool set_pointers(napi_env env, const Kernel& kernel, Napi::Uint8Array& params, const Napi::Uint32Array& offsets, const Napi::Array& tensors, void* nowhere) {
+  if (int64_t(params.ByteLength()) != kernel.params_bytes || int(offsets.ElementLength()) != kernel.tensors || int(tensors.Length()) != kernel.tensors) return false;
+  for (uint32_t i = 0; i < uint32_t(kernel.tensors); i++) {
+    napi_value value, buffer;
+    napi_valuetype type;
+    void* data = nullptr;
+    size_t length, offset;
+    if (napi_get_element(env, tensors, i, &value) != napi_ok || napi_typeof(env, value, &type) != napi_ok) return false;
+    if (type != napi_undefined) {
+      if (napi_get_typedarray_info(env, value, nullptr, &length, &data, &buffer, &offset) != napi_ok) return false;
+      // A null pointer means an absent tensor to a kernel; an empty one is never read.
+      if (!data) data = nowhere;
+    }
+    if (offsets[i] + sizeof data > params.ByteLength()) return false;
+    std::memcpy(params.Data() + offsets[i], &data, sizeof data);
+  }
+  return true;
+}
+
 // bind(isa, symbol, params, slots, scratchBytes, offsets, tensors): a step's number, or -1 without memory.
 Napi::Value bind(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const Kernel& kernel = kernel_of(env, isa_of(env, info[0]), info[1]);
   Napi::Uint8Array params = info[2].As<Napi::Uint8Array>();
-  const Napi::Uint32Array offsets = info[5].As<Napi::Uint32Array>();
   const Napi::Array tensors = info[6].As<Napi::Array>();
-  if (int64_t(params.ByteLength()) != kernel.params_bytes || int(offsets.ElementLength()) != kernel.tensors || int(tensors.Length()) != kernel.tensors)
-    throw wrong(env, "parameters or tensors of another number");
   auto bound = std::make_unique<Bound>(kernel, info[3].As<Napi::Number>().Int32Value());
   if (!bound->allocate(info[4].As<Napi::Number>().Int64Value())) return Napi::Number::New(env, -1);
-  for (uint32_t i = 0; i < tensors.Length(); i++) {
-    const Napi::Value value = tensors.Get(i);
-    void* data = nullptr;
-    if (!value.IsUndefined()) {
-      napi_value buffer;
-      size_t length, offset;
-      if (napi_get_typedarray_info(env, value, nullptr, &length, &data, &buffer, &offset) != napi_ok) throw wrong(env, "a tensor that is no typed array");
-      // A null pointer means an absent tensor to a kernel; an empty one is never read.
-      if (!data) data = bound->nowhere();
-    }
-    if (offsets[i] + sizeof data > params.ByteLength()) throw wrong(env, "a pointer outside the parameters");
-    std::memcpy(params.Data() + offsets[i], &data, sizeof data);
-  }
+  if (!set_pointers(env, kernel, params, info[5].As<Napi::Uint32Array>(), tensors, bound->scratch)) throw wrong(env, "parameters or tensors that do not fit the kernel");
   bound->params = params.Data();
   bound->keep = Napi::Persistent(Napi::Object::New(env));
   bound->keep.Set("params", params);
@@ -123,6 +128,22 @@ napi_value run(napi_env env, napi_callback_info info) {
   return status.code == status_ok ? nullptr : static_cast<napi_value>(fault_value(env, status));
 }
 
+// call(isa, symbol, params, slots, scratchBytes, offsets, tensors): bind, run and release in one; -1 without memory.
+Napi::Value call(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  const Kernel& kernel = kernel_of(env, isa_of(env, info[0]), info[1]);
+  Napi::Uint8Array params = info[2].As<Napi::Uint8Array>();
+  const int slots = info[3].As<Napi::Number>().Int32Value();
+  Steps& steps = Steps::of(env);
+  char* const scratch = steps.scratch(info[4].As<Napi::Number>().Int64Value());
+  if (!scratch) return Napi::Number::New(env, -1);
+  if (!set_pointers(env, kernel, params, info[5].As<Napi::Uint32Array>(), info[6].As<Napi::Array>(), scratch)) throw wrong(env, "parameters or tensors that do not fit the kernel");
+  std::vector<Status> statuses(size_t(slots < 1 ? 1 : slots));
+  run_kernel(kernel, params.Data(), scratch, slots, statuses.data());
+  steps.trim();
+  return fault_value(env, first_fault(statuses.data(), int(statuses.size())));
+}
+
 // start(step): a promise of the same.
 Napi::Value start(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
@@ -151,6 +172,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   napi_value hot;
   if (napi_create_function(env, "run", NAPI_AUTO_LENGTH, run, steps, &hot) != napi_ok) throw wrong(env, "could not make run");
   exports.Set("run", Napi::Value(env, hot));
+  exports.Set("call", Napi::Function::New(env, call));
   exports.Set("start", Napi::Function::New(env, start));
   exports.Set("release", Napi::Function::New(env, release));
   exports.Set("probe", Napi::Function::New(env, probe));

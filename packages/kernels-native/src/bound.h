@@ -12,22 +12,43 @@
 
 namespace hotset {
 
+// 64-byte aligned memory that only grows.
+class Memory {
+ public:
+  Memory() = default;
+  ~Memory() { std::free(block_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+
+  // At least so many bytes, with unknown contents; nullptr where there are none.
+  char* grow(int64_t bytes) {
+    if (bytes < 0 || bytes > int64_t(1) << 46) return nullptr;
+    if (!block_ || bytes > bytes_) {
+      std::free(block_);
+      block_ = static_cast<char*>(std::malloc(size_t(bytes) + 64));
+      bytes_ = block_ ? bytes : 0;
+    }
+    return block_ ? reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(block_) + 63) & ~uintptr_t(63)) : nullptr;
+  }
+  void release() {
+    std::free(block_);
+    block_ = nullptr;
+    bytes_ = 0;
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  char* block_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
 class Bound {
  public:
   Bound(const Kernel& k, int threads) : kernel(k), slots(threads < 1 ? 1 : threads), statuses(size_t(slots)) {}
-  ~Bound() { std::free(memory_); }
-  Bound(const Bound&) = delete;
-  Bound& operator=(const Bound&) = delete;
-
   bool allocate(int64_t bytes) {
-    if (bytes < 0 || bytes > int64_t(1) << 46) return false;
-    memory_ = static_cast<char*>(std::malloc(size_t(bytes) + 128));
-    scratch = memory_ ? reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(memory_) + 63) & ~uintptr_t(63)) : nullptr;
-    return memory_ != nullptr;
+    scratch = memory_.grow(bytes);
+    return scratch != nullptr;
   }
-
-  // An address that is not null, for tensors without elements.
-  void* nowhere() const { return scratch; }
 
   void run() {
     for (Status& status : statuses) status = Status();
@@ -42,7 +63,7 @@ class Bound {
   Napi::ObjectReference keep;
 
  private:
-  char* memory_ = nullptr;
+  Memory memory_;
 };
 
 // The steps of one environment (the main thread's, or a worker's).
@@ -69,11 +90,18 @@ class Steps {
     free_.push_back(step);
   }
 
+  // Scratch for calls without a step, kept between them while it is small.
+  char* scratch(int64_t bytes) { return scratch_.grow(bytes); }
+  void trim() {
+    if (scratch_.bytes() > int64_t(8) << 20) scratch_.release();
+  }
+
   ~Steps() { async.finish(); }
 
  private:
   std::vector<std::unique_ptr<Bound>> steps_;
   std::vector<uint32_t> free_;
+  Memory scratch_;
 
  public:
   Async async;  // destroyed first: it waits for what still runs on the steps

@@ -141,33 +141,37 @@ export function checkAxes(op: Op, axes: AnyAxes, variant: AnyVariant): void {
 export function checkTensor(op: Op, name: string, tensor: GivenTensor, axes: AnyAxes): void {
   const port = op.ports[name] as TensorPort;
   const shape = portShape(port, axes);
-  const sizes = `${name} ${shapeText(port)} = [${shape.join(", ")}]`;
-  if (tensor.shape?.some((size, i) => size !== shape[i]))
-    throw new ShapeError({ where: op.id, expected: sizes, received: `[${tensor.shape.join(", ")}]` });
   const dense = storageLength(tensor.dtype, shape);
-  if (tensor.rowPitch === undefined) {
-    if (tensor.length !== dense)
-      throw new ShapeError({
-        where: op.id,
-        expected: `${sizes}, ${dense} ${dtypes[tensor.dtype].storage.name} elements`,
-        received: `${tensor.length}`,
-      });
-    return;
-  }
-  if (!port.pitched) throw new ShapeError({ where: op.id, expected: `${name} in dense rows`, received: `rowPitch ${tensor.rowPitch}` });
+  const shapeFits = tensor.shape === undefined || tensor.shape.every((size, i) => size === shape[i]);
+  if (shapeFits && tensor.rowPitch === undefined && tensor.length === dense) return;
+  const sizes = `${name} ${shapeText(port)} = [${shape.join(", ")}]`;
+  if (!shapeFits) throw new ShapeError({ where: op.id, expected: sizes, received: `[${tensor.shape?.join(", ")}]` });
+  if (tensor.rowPitch === undefined)
+    throw new ShapeError({
+      where: op.id,
+      expected: `${sizes}, ${dense} ${dtypes[tensor.dtype].storage.name} elements`,
+      received: `${tensor.length}`,
+    });
+  checkPitch(op, name, tensor, shape, sizes);
+}
+
+function checkPitch(op: Op, name: string, tensor: GivenTensor, shape: readonly number[], sizes: string): void {
+  const pitch = tensor.rowPitch as number;
+  if (!(op.ports[name] as TensorPort).pitched)
+    throw new ShapeError({ where: op.id, expected: `${name} in dense rows`, received: `rowPitch ${pitch}` });
   const row = rowLength(tensor.dtype, shape[shape.length - 1] as number);
-  if (!Number.isInteger(tensor.rowPitch) || tensor.rowPitch < row)
+  if (!Number.isInteger(pitch) || pitch < row)
     throw new ShapeError({
       where: op.id,
       expected: `rowPitch of ${name} to be a whole number of at least ${row}`,
-      received: describe(tensor.rowPitch),
+      received: describe(pitch),
     });
   const rows = shape.slice(0, -1).reduce((product, size) => product * size, 1);
-  const needed = rows === 0 ? 0 : (rows - 1) * tensor.rowPitch + row;
+  const needed = rows === 0 ? 0 : (rows - 1) * pitch + row;
   if (tensor.length < needed)
     throw new ShapeError({
       where: op.id,
-      expected: `${sizes} with rowPitch ${tensor.rowPitch}, at least ${needed} elements`,
+      expected: `${sizes} with rowPitch ${pitch}, at least ${needed} elements`,
       received: `${tensor.length}`,
     });
 }

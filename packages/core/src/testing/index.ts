@@ -12,7 +12,7 @@ import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Backend } from "../backend.js";
 import { suiteOf } from "./suite.js";
-import { observedRows, type SupportRow, supportProblems, targetOf } from "./support.js";
+import { observedRows, type SupportRow, supportProblems, targetOf } from "./support-rows.js";
 
 export { type BenchCase, type Case, casesOf, type OpCases } from "./case.js";
 export { difference, toleranceOf } from "./compare.js";
@@ -21,7 +21,7 @@ export { prepare } from "./prepared.js";
 export { Random } from "./random.js";
 export { runCase } from "./run-case.js";
 export { checkMutants, type Suite, suiteOf, variantsOf } from "./suite.js";
-export { observedRows, plannedRows, type SupportRow, supportProblems, targetOf } from "./support.js";
+export { observedRows, plannedRows, type SupportRow, supportProblems, targetOf } from "./support-rows.js";
 
 /** Registers the suite for one backend. */
 export async function conformance(backend: Backend): Promise<void> {

@@ -7,22 +7,23 @@ import { RowBlock } from "./scan-rows";
 import { Scan } from "./scan-shape";
 
 export const QUERY_TILE: u32 = 4;
+export const PANEL_ROWS: u32 = 8;
 
 /** Columns of a panel. */
 function columns<T>(dim: u32): u32 {
   return sizeof<T>() == 1 ? (dim + 1) >> 1 : dim;
 }
 
-/** Packs and widens the rows; also sums their squares. */
-export function pack_panel<T>(scan: Scan, block: RowBlock): void {
-  pack_four<T>(scan, block, 0);
-  pack_four<T>(scan, block, 16);
+/** Packs and widens the 8 rows from `row` on; also sums their squares. */
+export function pack_panel<T>(scan: Scan, block: RowBlock, row: u32): void {
+  pack_four<T>(scan, block, row, 0);
+  pack_four<T>(scan, block, row + 4, 16);
 }
 
-/** Four of the rows: `half` is 0 or 16, the bytes from the start of a panel's column. */
-function pack_four<T>(scan: Scan, block: RowBlock, half: usize): void {
+/** Four of the rows, `half` bytes from the start of a panel's columns. */
+function pack_four<T>(scan: Scan, block: RowBlock, row: u32, half: usize): void {
   const dim = scan.params.dim;
-  const addresses = block.addresses() + half;
+  const addresses = block.addresses() + row * 4;
   const step: usize = simd.lanes<T>() * sizeof<T>();
   let r0 = load<usize>(addresses);
   let r1 = load<usize>(addresses, 4);
@@ -68,7 +69,7 @@ function pack_four<T>(scan: Scan, block: RowBlock, half: usize): void {
     r3 = row_rest<T>(r3, rest, ends + 48);
     end += 128;
   }
-  v128.store(block.squares() + half, simd.sums<T>(square));
+  v128.store(block.squares() + row * 4, simd.sums<T>(square));
 }
 
 function row_rest<T>(row: usize, rest: u32, to: usize): usize {

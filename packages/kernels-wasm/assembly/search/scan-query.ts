@@ -96,7 +96,7 @@ function lay_out_stream<V>(values: usize, dim: u32, out: usize): void {
   for (let j: u32 = 0; j < rest; j++) store<V>(end + (lanes - rest + j) * sizeof<V>(), load<V>(values + (whole + j) * sizeof<V>()));
 }
 
-/** Into a tile `[dim][4]`. What lies beside the last query is never used. */
+/** Into a tile `[dim][4]`. */
 function lay_out_columns(values: usize, scan: Scan, block: u32, i: u32): void {
   const dim = scan.params.dim;
   const out = scan.queries(block) + ((i / QUERY_TILE) * dim * QUERY_TILE + (i % QUERY_TILE)) * 4;
@@ -110,4 +110,12 @@ function lay_out_pairs(integers: usize, scan: Scan, block: u32, i: u32): void {
   const out = scan.queries(block) + ((i / QUERY_TILE) * pairs * QUERY_TILE + (i % QUERY_TILE)) * 4;
   if (dim & 1) store<i16>(integers + dim * 2, 0);
   for (let j: u32 = 0; j < pairs; j++) store<u32>(out + j * QUERY_TILE * 4, load<u32>(integers + j * 4));
+}
+
+/** Sums with what lies beside the last of n queries are not used, but slow where they are subnormal. */
+export function clear_last_tile(scan: Scan, block: u32, n: u32): void {
+  if ((n & 3) == 0) return;
+  const bytes = scan.query_length * (scan.integers ? 2 : 4);
+  const tile = scan.queries(block) + (n & ~3) * bytes;
+  for (let at: usize = 0; at < 4 * bytes; at += 4) store<u32>(tile + at, 0);
 }

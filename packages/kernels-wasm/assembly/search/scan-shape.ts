@@ -1,7 +1,7 @@
 // How a scan is cut into tasks and where everything lies in the scratch; and one task's view of it.
 import { DTYPE_F32, DTYPE_I8, SearchScanParams } from "../gen/params";
 import { Reservoir, reservoir_bytes, reservoir_capacity } from "./scan-reservoir";
-import { ROW_BLOCK_BYTES, RowBlock } from "./scan-rows";
+import { BLOCK_ROWS, ROW_BLOCK_BYTES, RowBlock } from "./scan-rows";
 
 const TASK_BYTES: u64 = 512 << 10;
 const QUERY_BLOCK: u64 = 192;
@@ -60,6 +60,9 @@ export class Scan {
   slots_at: u64;
   slot_bytes: u64;
   bytes: u64;
+  /** Where rows that may be read ahead end, and what was read, so that the loads are not dropped. */
+  touch_end: usize;
+  touched: u32;
 
   /** Fills everything from the parameters. Sizes are 64-bit: a plan may find that they do not fit. */
   cut(params: SearchScanParams, slots: u32): void {
@@ -67,7 +70,7 @@ export class Scan {
     this.params = params;
     this.slots = slots;
     this.integers = params.rows_dtype == DTYPE_I8;
-    const element: u64 = params.rows_dtype == DTYPE_F32 ? 4 : this.integers ? 1 : 2;
+    const element: u64 = element_bytes(params);
     const task_rows = max<u64>(64, ((TASK_BYTES / (element * params.dim)) >> 6) << 6);
     this.task_rows = <u32>task_rows;
     this.row_tasks = <u32>((<u64>params.count + task_rows - 1) / task_rows);
@@ -131,13 +134,13 @@ export class Scan {
     this.bytes = this.slots_at + slots * this.slot_bytes;
   }
 
-  // What each slot has to itself: a block of rows, its dot products [block][8], 64 bytes for odd ends, keys to
+  // What each slot has to itself: a block of rows, its dot products with four queries, 64 bytes for odd ends, keys to
   // select from [2 * capacity of a reservoir], a widened row or quantised query [dim], a panel.
   private dots_at(): u64 {
     return ROW_BLOCK_BYTES;
   }
   private ends_at(): u64 {
-    return this.dots_at() + <u64>this.block * 32;
+    return this.dots_at() + 16 * BLOCK_ROWS;
   }
   private work_at(): u64 {
     return this.ends_at() + 64;
@@ -179,7 +182,11 @@ export class Scan {
     return this.scratch + <usize>this.queries_at + (this.split ? block : this.slot) * <usize>this.query_bytes;
   }
   reservoir(slot: u32, query: u32): Reservoir {
-    const at = slot * <usize>this.slot_queries + (this.split ? query : query % this.block);
+    return this.reservoir_at(slot, this.split ? query : query % this.block);
+  }
+  /** `at`: the query's number, or that in the block where tasks are blocks of queries. */
+  reservoir_at(slot: u32, place: u32): Reservoir {
+    const at = slot * <usize>this.slot_queries + place;
     return changetype<Reservoir>(this.scratch + <usize>this.reservoirs_at + at * <usize>this.reservoir_bytes);
   }
 }
@@ -190,7 +197,14 @@ export function scan_of(params: SearchScanParams, scratch: usize, slot: u32, slo
   scan.cut(params, slots);
   scan.scratch = scratch;
   scan.slot = slot;
+  // Not where rows are skipped, or lie far apart.
+  const dense = params.filter == 0 && params.count > 0 && params.rows_pitch - params.dim <= params.dim >> 3;
+  scan.touch_end = dense ? params.rows + (params.count - 1) * params.rows_pitch * element_bytes(params) : 0;
   return scan;
+}
+
+function element_bytes(params: SearchScanParams): u32 {
+  return params.rows_dtype == DTYPE_F32 ? 4 : params.rows_dtype == DTYPE_I8 ? 1 : 2;
 }
 
 function align_line(bytes: u64): u64 {

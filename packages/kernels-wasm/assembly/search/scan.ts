@@ -6,16 +6,20 @@
 // Up to 8 queries: rows streamed where they lie (scan-stream.ts); bound by memory. More: blocks of up to 192
 // queries over packed panels of 8 rows, 8 x 4 sums in registers (scan-panel.ts); bound by multiply-add.
 // i8 rows meet queries of 16-bit integers in both. A task is 512 KiB of rows: 40 us of one core's bandwidth.
-import { DTYPE_BF16, DTYPE_F16, DTYPE_F32, SEARCH_SCAN_METRIC_L2, SearchScanParams } from "../gen/params";
+import { DTYPE_BF16, DTYPE_F16, DTYPE_F32, SEARCH_SCAN_METRIC_IP,
+  SEARCH_SCAN_METRIC_L2, SearchScanParams } from "../gen/params";
 import { KernelPlan, Status } from "../lib/kernel";
 import { simd } from "../lib/simd";
 import { score_of_key } from "./scan-canonical";
-import { pack_panel, panel_tile, QUERY_TILE } from "./scan-panel";
-import { prepare_query } from "./scan-query";
+import { pack_panel, PANEL_ROWS, panel_tile, QUERY_TILE } from "./scan-panel";
+import { clear_last_tile, prepare_query } from "./scan-query";
 import { merge_exact, raise_threshold, resolve_rows, sort_keys } from "./scan-reservoir";
-import { keep_rows, next_rows, row_terms } from "./scan-rows";
+import { keep_rows, next_rows, row_terms, RowBlock } from "./scan-rows";
 import { Scan, scan_of } from "./scan-shape";
-import { stream } from "./scan-stream";
+import { DOTS_PITCH, stream } from "./scan-stream";
+
+// Queries that are summed side by side.
+const STREAM_TILE: u32 = 4;
 
 export function search_scan_plan(params: SearchScanParams, slots: u32, out: KernelPlan): void {
   const scan = changetype<Scan>(changetype<usize>(out) + offsetof<KernelPlan>());
@@ -56,6 +60,7 @@ export function search_scan_task(
 function prepare(scan: Scan, block: u32): void {
   const first = block * scan.block;
   const n = min(scan.block, scan.params.batch - first);
+  if (scan.panel) clear_last_tile(scan, block, n);
   for (let i: u32 = 0; i < n; i++) {
     prepare_query(scan, block, i);
     if (!scan.split) scan.reservoir(scan.slot, first + i).clear();
@@ -81,14 +86,19 @@ function scan_stream<T>(scan: Scan, block: u32, row: u32, end: u32): void {
   const first = block * scan.block;
   const n = min(scan.block, params.batch - first);
   const queries = scan.queries(block);
+  const pitch = scan.query_length * simd.query_bytes<T>();
   const rows = scan.rows();
-  const dots = scan.dots();
+  // The norms of i8 rows have a bound that costs nothing and is loose by a factor of 2: enough beside 16-bit queries.
+  const squares = !(scan.integers && params.metric == SEARCH_SCAN_METRIC_IP);
+  if (!squares) rows.fill_squares(<f32>params.dim * 16384);
   while (row < end) {
     row = next_rows(params, row, end, rows, sizeof<T>());
     if (rows.n == 0) break;
-    stream<T>(scan, rows, queries, n);
-    row_terms(params, rows);
-    for (let q: u32 = 0; q < n; q++) keep_rows(scan, rows, dots + q * 32, first + q);
+    for (let q: u32 = 0; q < n; q += STREAM_TILE) {
+      stream<T>(scan, rows, queries + q * pitch, min(STREAM_TILE, n - q), squares && q == 0, q == 0);
+      if (q == 0) row_terms(params, rows, 0, rows.n);
+      keep_tile(scan, rows, 0, rows.n, first, q, n, DOTS_PITCH);
+    }
   }
 }
 
@@ -97,20 +107,28 @@ function scan_panels<T>(scan: Scan, block: u32, row: u32, end: u32): void {
   const first = block * scan.block;
   const n = min(scan.block, params.batch - first);
   const queries = scan.queries(block);
+  const pitch = scan.query_length * simd.query_bytes<T>();
   const rows = scan.rows();
   const dots = scan.dots();
   const panel = scan.panel_memory();
-  const tile_bytes = scan.query_length * QUERY_TILE * simd.query_bytes<T>();
   while (row < end) {
     row = next_rows(params, row, end, rows, sizeof<T>());
-    if (rows.n == 0) break;
-    pack_panel<T>(scan, rows);
-    row_terms(params, rows);
-    for (let q: u32 = 0; q < n; q += QUERY_TILE) {
-      panel_tile<T>(panel, queries + (q / QUERY_TILE) * tile_bytes, params.dim, dots);
-      for (let i: u32 = 0; i < min(QUERY_TILE, n - q); i++) keep_rows(scan, rows, dots + i * 32, first + q + i);
+    for (let r: u32 = 0; r < rows.n; r += PANEL_ROWS) {
+      pack_panel<T>(scan, rows, r);
+      row_terms(params, rows, r, r + PANEL_ROWS);
+      for (let q: u32 = 0; q < n; q += QUERY_TILE) {
+        panel_tile<T>(panel, queries + q * pitch, params.dim, dots);
+        keep_tile(scan, rows, r, min(r + PANEL_ROWS, rows.n), first, q, n, PANEL_ROWS * 4);
+      }
     }
   }
+}
+
+/** Keeps rows from..to for up to four queries from `q` on, of the n from `first` on. */
+function keep_tile(scan: Scan, rows: RowBlock, from: u32, to: u32, first: u32, q: u32, n: u32, pitch: usize): void {
+  let dots = scan.dots();
+  const place = scan.split ? first : 0;
+  for (const end = min(q + 4, n); q < end; q++, dots += pitch) keep_rows(scan, rows, from, to, dots, first + q, scan.reservoir_at(scan.slot, place + q));
 }
 
 /** Scores what is left of one query in the slots from..to, and writes its results. */

@@ -1,0 +1,25 @@
+/** `npm run demo`: what this machine has, measured; real vectors searched on every backend; who was chosen, and why. */
+import { Command } from "commander";
+import { findHotset } from "hotset";
+import { digits } from "./digits.js";
+import { listBackends, measureBackends } from "./machine.js";
+import { words } from "./words.js";
+
+const program = new Command("npm run demo --")
+  .description("Finds the nearest training images of a few handwritten digits on every backend of this machine.")
+  .option("--words [list]", "search English word vectors instead, near these words (comma-separated)")
+  .parse();
+const options = program.opts<{ words?: boolean | string }>();
+
+try {
+  const hotset = await findHotset();
+  listBackends(hotset);
+  await measureBackends(hotset);
+  if (options.words)
+    await words(hotset, typeof options.words === "string" ? options.words.split(",") : ["paris", "quantum", "guitar", "tomato"]);
+  else await digits(hotset);
+  hotset.dispose();
+} catch (error) {
+  console.error(`demo: ${error instanceof Error ? error.message : String(error)}`);
+  process.exitCode = 1;
+}

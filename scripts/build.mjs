@@ -1,0 +1,56 @@
+// Builds everything that is not built yet or older than its sources: the addon, the wasm modules, TypeScript.
+import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { root, run, stage } from "./lib.mjs";
+
+/** Time of the newest file below the given paths; 0 where there is none. */
+function newest(paths) {
+  let latest = 0;
+  for (const path of paths) {
+    if (!existsSync(path)) continue;
+    const info = statSync(path);
+    if (!info.isDirectory()) latest = Math.max(latest, info.mtimeMs);
+    else for (const entry of readdirSync(path)) if (entry !== "node_modules") latest = Math.max(latest, newest([join(path, entry)]));
+  }
+  return latest;
+}
+
+const inPackage = (name) => (path) => join(root, "packages", name, path);
+
+function oldest(paths) {
+  return Math.min(...paths.map((path) => newest([path])));
+}
+
+export async function build({ always = false } = {}) {
+  const native = inPackage("kernels-native");
+  if (always || newest([native("prebuilds")]) < newest([native("src"), native("CMakeLists.txt"), join(root, "scripts/build-native.mjs")])) {
+    const { buildNative } = await import("./build-native.mjs");
+    await stage("build: native addon", async () => buildNative());
+  }
+  const wasm = inPackage("kernels-wasm");
+  if (always || oldest([wasm("dist/manifest.json")]) < newest([wasm("assembly"), join(root, "scripts/build-wasm.mjs")])) {
+    const { buildWasm } = await import("./build-wasm.mjs");
+    await stage("build: wasm modules", async () => buildWasm());
+  }
+  await stage("build: TypeScript", async () => {
+    const { status, output } = await run("tsc", ["-b", "tsconfig.build.json"]);
+    if (status !== 0) throw new Error(`TypeScript:\n${output}`);
+  });
+}
+
+/** Removes what builds make. */
+export function clean() {
+  for (const name of ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"])
+    for (const folder of ["dist", "build", "prebuilds"]) rmSync(join(root, "packages", name, folder), { recursive: true, force: true });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  try {
+    if (process.argv.includes("--clean")) clean();
+    await build({ always: process.argv.includes("--always") });
+  } catch (error) {
+    console.error(`build: ${error.message}`);
+    process.exitCode = 1;
+  }
+}

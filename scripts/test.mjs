@@ -1,0 +1,203 @@
+// `npm test`: sets up what is missing, then every check, with the seconds of each stage. The last line counts.
+// A part that this machine lacks (a browser, a cross compiler) is a named skip; with HOTSET_FULL=1 it fails instead.
+//
+//   npm test -- --only lint,unit                    some stages
+//   npm test -- --conformance native-avx2           the conformance suite of one target; HOTSET_CASE narrows it to one case
+import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { finished } from "node:stream/promises";
+import { has, root, run, stage } from "./lib.mjs";
+import { setup } from "./setup.mjs";
+
+const full = process.env.HOTSET_FULL === "1";
+const results = join(root, ".results");
+const counts = { passed: 0, failed: 0, skipped: 0 };
+const failures = [];
+const skips = [];
+
+/** A check that passes or fails as a whole. */
+async function check(name, work, missing) {
+  if (missing) {
+    if (full) fail(name, `this run must have ${missing}`);
+    else {
+      counts.skipped++;
+      skips.push(`${name}: no ${missing}`);
+      console.log(`${name.padEnd(44)}   skipped: no ${missing}`);
+    }
+    return;
+  }
+  await stage(name, async () => {
+    try {
+      await work();
+      counts.passed++;
+    } catch (error) {
+      fail(name, error.message);
+    }
+  });
+}
+
+function fail(name, why) {
+  counts.failed++;
+  failures.push(`${name}: ${why}`);
+}
+
+/** Runs a command; its output is the error. */
+async function must(command, args, options) {
+  const { status, output } = await run(command, args, options);
+  if (status !== 0)
+    throw new Error(`${command} ${args.slice(0, 3).join(" ")} ended with ${status}\n${output.trim().split("\n").slice(-40).join("\n")}`);
+  return output;
+}
+
+const stages = {
+  async lint() {
+    await check("format and lint", () => must("biome", ["check", "--error-on-warnings", "."]));
+    await check("generated files are current", () => must(process.execPath, ["scripts/gen.mjs", "--check"]));
+    await check("types of the tests", () => must("tsc", ["-p", "tsconfig.tests.json"]));
+  },
+
+  async unit() {
+    const report = join(results, "vitest.json");
+    rmSync(report, { force: true });
+    await stage("unit, conformance and packages (vitest)", async () => {
+      const { status, output } = await run("vitest", ["run", "--reporter=dot", "--reporter=json", `--outputFile.json=${report}`], {
+        env: { HOTSET_RECORD: join(results, "support"), CI: "true", FORCE_COLOR: "0" },
+      });
+      if (!existsSync(report))
+        return fail("vitest", `it made no report (status ${status})\n${output.trim().split("\n").slice(-40).join("\n")}`);
+      const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
+      counts.passed += numPassedTests;
+      counts.failed += numFailedTests;
+      counts.skipped += numPendingTests + numTodoTests;
+      for (const file of testResults) {
+        if (file.status === "failed" && file.assertionResults.every(({ status: s }) => s !== "failed"))
+          fail(file.name.replace(root, ""), file.message || "the file failed");
+        for (const { status: s, fullName, failureMessages } of file.assertionResults) {
+          if (s === "failed") failures.push(`${fullName}: ${failureMessages.join("\n").split("\n").slice(0, 12).join("\n")}`);
+          if (s === "pending" || s === "skipped" || s === "todo") skips.push(fullName);
+        }
+      }
+    });
+  },
+
+  async native() {
+    const cmake = has("cmake") && has("ninja") && has("c++") ? undefined : "cmake, ninja and a C++ compiler";
+    const pack = join(results, "cases.pack");
+    if (!cmake) await stage("case pack", () => writePack(pack));
+    const sets = ["avx512", "avx2", "sse2"];
+    const source = join(root, "packages/kernels-native");
+    const builds = join(results, "native");
+    const buildRunner = async (name, ...flags) => {
+      await must("cmake", ["-S", source, "-B", join(builds, name), "-G", "Ninja", "-DHOTSET_ADDON=OFF", "-DHOTSET_RUNNER=ON", ...flags]);
+      await must("ninja", ["-C", join(builds, name)]);
+      return join(builds, name, "hotset_runner");
+    };
+    const replay = async (runner, threads, before = []) => {
+      const [command, ...args] = [...before, runner, pack, "--threads", String(threads)];
+      if (before.length) return must(command, args);
+      let ran = 0;
+      for (const isa of process.arch === "x64" ? sets : ["neon"]) {
+        const { status, output } = await run(command, [...args, "--isa", isa]);
+        if (status === 2 && output.includes("cannot run")) continue;
+        if (status !== 0) throw new Error(`${isa}: ${output.trim().split("\n").slice(-25).join("\n")}`);
+        ran++;
+      }
+      if (ran === 0) throw new Error("no instruction set ran");
+    };
+    await check(
+      "C++: case pack on every instruction set",
+      async () => {
+        const runner = await buildRunner("plain");
+        for (const threads of [1, 3]) await replay(runner, threads);
+      },
+      cmake,
+    );
+    await check("C++: one instruction set cannot leak into another", () => noSharedCode(join(builds, "plain")), cmake);
+    const sanitize = (kinds) => buildRunner(kinds.replaceAll(",", "-"), `-DHOTSET_SANITIZE=${kinds}`, "-DCMAKE_BUILD_TYPE=RelWithDebInfo");
+    await check("C++: under ASan and UBSan", async () => replay(await sanitize("address,undefined"), 2), cmake);
+    await check("C++: under TSan", async () => replay(await sanitize("thread"), 4), cmake);
+    const cross =
+      cmake ??
+      (process.arch === "x64" && has("aarch64-linux-gnu-g++") && has("qemu-aarch64")
+        ? undefined
+        : "aarch64-linux-gnu-g++ and qemu-aarch64");
+    await check(
+      "C++: case pack on NEON under qemu",
+      async () => {
+        const runner = await buildRunner(
+          "neon",
+          "-DCMAKE_SYSTEM_NAME=Linux",
+          "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
+          "-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++",
+        );
+        await replay(runner, 2, ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]);
+        mkdirSync(join(results, "support"), { recursive: true });
+        writeFileSync(
+          join(results, "support", "native-neon.json"),
+          await must("qemu-aarch64", ["-L", "/usr/aarch64-linux-gnu", runner, pack, "--json"]),
+        );
+      },
+      cross,
+    );
+  },
+
+  async packages() {
+    for (const name of ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"]) {
+      const cwd = join(root, "packages", name);
+      await check(`publint: ${name}`, () => must("publint", ["--strict"], { cwd }));
+      await check(`are the types wrong: ${name}`, () => must("attw", ["--pack", ".", "--profile", "esm-only"], { cwd }));
+    }
+  },
+};
+
+async function writePack(path) {
+  const { packCases } = await import("../packages/core/dist/testing/pack.js");
+  mkdirSync(results, { recursive: true });
+  const file = createWriteStream(path);
+  for (const chunk of await packCases()) file.write(chunk);
+  file.end();
+  await finished(file);
+}
+
+/** An inline function with one name in two instruction sets: the linker may keep the wrong copy. */
+async function noSharedCode(build) {
+  const { output } = await run("sh", [
+    "-c",
+    `for o in $(find '${build}' -path '*kernels_*' -name '*.o'); do nm -C "$o" | grep -E ' [WVu] ' | grep -vE 'hotset::(sse2|avx2|avx512|neon)' | sed "s|^|$(basename "$o"): |"; done; true`,
+  ]);
+  if (output.trim()) throw new Error(`these symbols are shared between instruction sets:\n${output}`);
+}
+
+async function oneConformance(target) {
+  const [id, ...set] = target.split("-");
+  const file = id === "js" ? "packages/core/test/conformance.test.ts" : `packages/kernels-${id}/test/conformance.test.ts`;
+  const { status } = await run("vitest", ["run", file, "-t", `conformance of ${id} ${set.join("-")}`.replace("js js", "js")], {
+    show: true,
+  });
+  process.exitCode = status;
+}
+
+const argument = (name) => {
+  const at = process.argv.indexOf(name);
+  return at < 0 ? undefined : process.argv[at + 1];
+};
+
+mkdirSync(results, { recursive: true });
+try {
+  await setup();
+  const conformance = argument("--conformance");
+  if (conformance) await oneConformance(conformance);
+  else {
+    const only = argument("--only")?.split(",");
+    for (const [name, work] of Object.entries(stages)) if (!only || only.includes(name)) await work();
+    if (skips.length)
+      console.log(`\nSkipped, because this machine lacks something:\n${[...new Set(skips)].map((name) => `  ${name}`).join("\n")}`);
+    if (failures.length) console.log(`\nFailed:\n${failures.map((text) => `  ${text}`).join("\n")}`);
+    console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
+    process.exitCode = counts.failed > 0 || counts.passed === 0 ? 1 : 0;
+  }
+} catch (error) {
+  console.error(`test: ${error.message}`);
+  console.log(`\n${counts.passed} passed, ${counts.failed + 1} failed, ${counts.skipped} skipped`);
+  process.exitCode = 1;
+}
