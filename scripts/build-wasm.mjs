@@ -60,6 +60,7 @@ function indexSource(ids, symbolOf, typeNameOf) {
     'import { KernelPlan, Status } from "./lib/kernel";',
     'import { probe_plan, probe_task, ProbeParams } from "./lib/probe";',
     "",
+    'export { check_bytes, self_check } from "./lib/check";',
     'export { pool_conduct, pool_work } from "./lib/pool";',
     'export { run } from "./lib/run";',
     "",

@@ -28,15 +28,16 @@ export async function build({ always = false } = {}) {
     const { buildNative } = await import("./build-native.mjs");
     await stage("build: native addon", async () => buildNative());
   }
+  await stage("build: TypeScript", async () => {
+    const { status, output } = await run("tsc", ["-b", "tsconfig.build.json"]);
+    if (status !== 0) throw new Error(`TypeScript:\n${output}`);
+  });
+  // After TypeScript: it asks core how an op's id is spelt in code.
   const wasm = inPackage("kernels-wasm");
   if (always || oldest([wasm("dist/manifest.json")]) < newest([wasm("assembly"), join(root, "scripts/build-wasm.mjs")])) {
     const { buildWasm } = await import("./build-wasm.mjs");
     await stage("build: wasm modules", async () => buildWasm());
   }
-  await stage("build: TypeScript", async () => {
-    const { status, output } = await run("tsc", ["-b", "tsconfig.build.json"]);
-    if (status !== 0) throw new Error(`TypeScript:\n${output}`);
-  });
 }
 
 /** Removes what builds make. */

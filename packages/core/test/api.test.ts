@@ -50,7 +50,7 @@ describe("one-call form", () => {
 });
 
 describe("bad input is refused with what was expected, what was received and what to do", () => {
-  const cases: [string, () => unknown, typeof HotsetError | typeof ShapeError, RegExp][] = [
+  const cases: [string, () => unknown, abstract new (...parts: never[]) => HotsetError, RegExp][] = [
     ["k of 0", () => search.scan({ queries, rows, dim: 8, k: 0 }), ShapeError, /k to be a whole number from 1 to 1024 but received 0/],
     [
       "k above count",

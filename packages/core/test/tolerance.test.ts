@@ -1,10 +1,9 @@
 import { search } from "@hotset/core";
 import { type AnyVariant, variants } from "@hotset/core/backend";
-import { casesOf, difference, prepare, toleranceOf, variantsOf } from "@hotset/core/testing";
+import { casesOf, difference, evaluate, judge, prepare, toleranceOf, variantsOf } from "@hotset/core/testing";
 import { describe, expect, it } from "vitest";
 import type { ReferenceCall } from "../src/op/define.js";
 import { widenRow } from "../src/op/elements.js";
-import { evaluate, judge } from "../src/testing/prepared.js";
 
 describe("the tolerance", () => {
   it("is the formula of docs/tolerances.md", () => {

@@ -140,17 +140,21 @@ export const scalar = <const T extends "f32" | "i32" | "u32">(
   ...extra,
 });
 
-/** One of a few values, fixed when the plan is made. The first is the default unless `required`. */
-export const choice = <const V extends string | number, const D extends boolean = false>(
-  values: readonly V[],
-  doc: string,
-  { required }: { required?: D } = {},
-): OptionPort<V, D> => ({
+/** One of a few values, fixed when the plan is made. The first is the default. */
+export const choice = <const V extends string | number>(values: readonly V[], doc: string): OptionPort<V, false> => ({
   kind: "option",
   values,
   doc,
-  required: (required ?? false) as D,
-  ...(required ? {} : { default: values[0] as V }),
+  required: false,
+  default: values[0] as V,
+});
+
+/** One of a few values that the caller must name: there is no sensible default. */
+export const requiredChoice = <const V extends string | number>(values: readonly V[], doc: string): OptionPort<V, true> => ({
+  kind: "option",
+  values,
+  doc,
+  required: true,
 });
 
 /** A yes or no, fixed when the plan is made. Default false. */
@@ -224,20 +228,31 @@ export interface OpDefinition<
   reference(call: ReferenceCall): void;
 }
 
+/** Declared as a method, so that a particular op is an `Op` wherever any op will do. */
+type OneCallForm<A extends Readonly<Record<string, Axis>>, P extends Readonly<Record<string, Port>>> = {
+  call(args: CallArguments<A, P>): Promise<Results<P>>;
+}["call"];
+
+/**
+ * An op: its declaration, and a function that plans (cached), allocates outputs that are not given, and runs, on the
+ * backend `auto` picks or the one named.
+ */
 export interface Op<
   Id extends string = string,
   A extends Readonly<Record<string, Axis>> = Readonly<Record<string, Axis>>,
   P extends Readonly<Record<string, Port>> = Readonly<Record<string, Port>>,
-> extends Omit<
-    OpDefinition<Id, A, P extends Readonly<Record<string, Port<keyof A & string>>> ? P : never>,
-    "ports" | "cost" | "rounding" | "constraints"
-  > {
+> extends OneCallForm<A, P> {
+  readonly id: Id;
+  readonly doc: string;
+  readonly source: string;
+  readonly axes: A;
   readonly ports: P;
   readonly constraints: readonly Constraint[];
+  readonly exact: boolean;
+  readonly cpuByDesign?: string;
   cost(axes: AnyAxes, variant: AnyVariant): Cost;
   rounding(axes: AnyAxes, variant: AnyVariant): Rounding;
-  /** Plans (cached), allocates outputs that are not given, and runs, on the backend `auto` picks or the one named. */
-  (args: CallArguments<A, P>): Promise<Results<P>>;
+  reference(call: ReferenceCall): void;
 }
 
 /** Declares an op. The value can be planned with `plan(op, ...)` and called at once: `await op({ ... })`. */

@@ -18,7 +18,8 @@ export interface TensorValue<D extends DType = DType> {
   readonly rowPitch?: number;
 }
 /** What a tensor port takes: a typed array, one with its dtype and shape, or a tensor made by `alloc`. */
-export type TensorLike<D extends DType = DType> = D extends DType ? Storage[D] | TensorValue<D> | Tensor<D> : never;
+export type TensorLike<D extends DType = DType> = AnyOf<D> | Tensor<D>;
+type AnyOf<D extends DType> = D extends DType ? Storage[D] | TensorValue<D> | Tensor<D> : never;
 
 export type AxesOf<O extends Op> = { readonly [K in keyof O["axes"]]: number };
 
@@ -39,16 +40,18 @@ type DefaultedOptions<P> = {
 };
 
 /** The argument of a one-call form: inputs, options, scalars, axes that no input shows, and outputs to write into. */
-export type CallArguments<A extends Readonly<Record<string, Axis>>, P extends Readonly<Record<string, Port>>> = Simplify<
-  InputArguments<P> &
-    OutputArguments<P> &
-    ScalarArguments<P> &
-    RequiredOptions<P> &
-    DefaultedOptions<P> & { readonly [K in keyof A]?: number | undefined } & {
-      /** Run on this backend or fail; without it the fastest is chosen. */
-      readonly backend?: string | undefined;
-    }
->;
+export type CallArguments<A extends Readonly<Record<string, Axis>>, P extends Readonly<Record<string, Port>>> = string extends keyof P
+  ? Readonly<Record<string, unknown>>
+  : Simplify<
+      InputArguments<P> &
+        OutputArguments<P> &
+        ScalarArguments<P> &
+        RequiredOptions<P> &
+        DefaultedOptions<P> & { readonly [K in keyof A]?: number | undefined } & {
+          /** Run on this backend or fail; without it the fastest is chosen. */
+          readonly backend?: string | undefined;
+        }
+    >;
 
 /** What a one-call form returns: the outputs as typed arrays, and where they were computed. */
 export type Results<P> = Simplify<

@@ -17,7 +17,7 @@ import { observedRows, type SupportRow, supportProblems, targetOf } from "./supp
 export { type BenchCase, type Case, casesOf, type OpCases } from "./case.js";
 export { difference, toleranceOf } from "./compare.js";
 export { packCases } from "./pack.js";
-export { prepare } from "./prepared.js";
+export { evaluate, judge, prepare } from "./prepared.js";
 export { Random } from "./random.js";
 export { runCase } from "./run-case.js";
 export { checkMutants, type Suite, suiteOf, variantsOf } from "./suite.js";

@@ -18,37 +18,18 @@ type Plain = i16;
 /** Bytes between the dot products of one query and the next. */
 export const DOTS_PITCH: usize = BLOCK_ROWS * 4;
 
-/**
- * dots [n][32] of a block of rows with up to four prepared queries, and their squares if wanted. `ahead`: the rows
- * come from memory, and so will the next ones.
- */
-export function stream<T>(scan: Scan, block: RowBlock, queries: usize, n: u32, squares: bool, ahead: bool): void {
-  const touch_end = ahead ? scan.touch_end : 0;
-  if (squares) stream_some<T, Squares>(scan, block, queries, n, touch_end);
-  else stream_some<T, Plain>(scan, block, queries, n, touch_end);
+/** dots [n][32] of a block of rows with up to four prepared queries, and their squares if wanted. */
+export function stream<T>(scan: Scan, block: RowBlock, queries: usize, n: u32, squares: bool): void {
+  if (squares) stream_some<T, Squares>(scan, block, queries, n);
+  else stream_some<T, Plain>(scan, block, queries, n);
 }
 
-function stream_some<T, P>(scan: Scan, block: RowBlock, queries: usize, n: u32, touch_end: usize): void {
-  if (n == 1) one_query<T, P>(scan, block, queries, touch_end);
-  else if (n == 2) some_queries<T, Two, P>(scan, block, queries, touch_end);
-  else if (n == 3) some_queries<T, Three, P>(scan, block, queries, touch_end);
-  else some_queries<T, Four, P>(scan, block, queries, touch_end);
+function stream_some<T, P>(scan: Scan, block: RowBlock, queries: usize, n: u32): void {
+  if (n == 1) one_query<T, P>(scan, block, queries);
+  else if (n == 2) some_queries<T, Two, P>(scan, block, queries);
+  else if (n == 3) some_queries<T, Three, P>(scan, block, queries);
+  else some_queries<T, Four, P>(scan, block, queries);
 }
-
-/**
- * Loads one word of each line that rows of so many bytes will need a little later. There is no prefetch in wasm,
- * and with sums to do the processor looks too few lines ahead: 10.0 against 7.5 GB/s on i8 rows of 128, 11.7
- * against 10.0 on f32 rows, of 13.5 that a plain read reaches. A burst for each 2 to 4 rows; finer is slower.
- */
-function touch_ahead(row: usize, bytes: usize, touch_end: usize): u32 {
-  let at = row + TOUCH_AHEAD;
-  let touched: u32 = 0;
-  for (const end = min(at + bytes, touch_end); at < end; at += 256) {
-    touched |= load<u32>(at) | load<u32>(at, 64) | load<u32>(at, 128) | load<u32>(at, 192);
-  }
-  return touched;
-}
-const TOUCH_AHEAD: usize = 2048;
 
 /** The components of a row that no whole vector covers, at the end of a vector of zeros. */
 function row_end<T>(row: usize, dim: u32, to: usize): usize {
@@ -60,13 +41,11 @@ function row_end<T>(row: usize, dim: u32, to: usize): usize {
   return to;
 }
 
-function one_query<T, P>(scan: Scan, block: RowBlock, values: usize, touch_end: usize): void {
+function one_query<T, P>(scan: Scan, block: RowBlock, values: usize): void {
   const dim = scan.params.dim;
   const ends = scan.ends();
   const step: usize = simd.lanes<T>() * sizeof<T>();
   const whole = (dim & ~(simd.lanes<T>() - 1)) * simd.query_bytes<T>();
-  const touch_bytes = scan.params.rows_pitch * 4 * sizeof<T>();
-  let touched: u32 = 0;
   let dots = scan.dots();
   let squares = block.squares();
   let addresses = block.addresses();
@@ -83,7 +62,6 @@ function one_query<T, P>(scan: Scan, block: RowBlock, values: usize, touch_end: 
     let t1 = s0;
     let t2 = s0;
     let t3 = s0;
-    touched |= touch_ahead(r0, touch_bytes, touch_end);
     let query = values;
     let end = values + whole;
     for (let left = dim & (simd.lanes<T>() - 1); ; left = 0) {
@@ -117,17 +95,14 @@ function one_query<T, P>(scan: Scan, block: RowBlock, values: usize, touch_end: 
     v128.store(dots, simd.sum4_terms<T>(s0, s1, s2, s3));
     if (sizeof<P>() == sizeof<Squares>()) v128.store(squares, simd.sum4_terms<T>(t0, t1, t2, t3));
   }
-  scan.touched = touched;
 }
 
-function some_queries<T, Q, P>(scan: Scan, block: RowBlock, values: usize, touch_end: usize): void {
+function some_queries<T, Q, P>(scan: Scan, block: RowBlock, values: usize): void {
   const dim = scan.params.dim;
   const ends = scan.ends();
   const step: usize = simd.lanes<T>() * sizeof<T>();
   const whole = (dim & ~(simd.lanes<T>() - 1)) * simd.query_bytes<T>();
   const pitch = scan.query_length * simd.query_bytes<T>();
-  const touch_bytes = scan.params.rows_pitch * 2 * sizeof<T>();
-  let touched: u32 = 0;
   let dots = scan.dots();
   let squares = block.squares();
   let addresses = block.addresses();
@@ -144,7 +119,6 @@ function some_queries<T, Q, P>(scan: Scan, block: RowBlock, values: usize, touch
     let d1 = a0;
     let t0 = a0;
     let t1 = a0;
-    touched |= touch_ahead(r0, touch_bytes, touch_end);
     let query = values;
     let end = values + whole;
     for (let left = dim & (simd.lanes<T>() - 1); ; left = 0) {
@@ -190,5 +164,4 @@ function some_queries<T, Q, P>(scan: Scan, block: RowBlock, values: usize, touch
     }
     if (sizeof<P>() == sizeof<Squares>()) v128.store64_lane(squares, simd.sum4_terms<T>(t0, t1, t0, t1), 0);
   }
-  scan.touched = touched;
 }

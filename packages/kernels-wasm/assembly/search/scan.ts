@@ -13,9 +13,9 @@ import { simd } from "../lib/simd";
 import { score_of_key } from "./scan-canonical";
 import { pack_panel, PANEL_ROWS, panel_tile, QUERY_TILE } from "./scan-panel";
 import { clear_last_tile, prepare_query } from "./scan-query";
-import { merge_exact, raise_threshold, resolve_rows, sort_keys } from "./scan-reservoir";
-import { keep_rows, next_rows, row_terms, RowBlock } from "./scan-rows";
-import { Scan, scan_of } from "./scan-shape";
+import { merge_exact, raise_threshold, Reservoir, resolve_rows, sort_keys } from "./scan-reservoir";
+import { keep_rows, row_terms, RowBlock } from "./scan-rows";
+import { QueryTerms, Scan, scan_of } from "./scan-shape";
 import { DOTS_PITCH, stream } from "./scan-stream";
 
 // Queries that are summed side by side.
@@ -44,7 +44,7 @@ export function search_scan_task(
   const scan = scan_of(params, scratch, slot, slots);
   if (!scan.split) {
     prepare(scan, task);
-    scan_block(scan, task, 0, params.count);
+    for (let row: u32 = 0; row < params.count; row += scan.task_rows) scan_block(scan, task, row, min(row + scan.task_rows, params.count));
     for (let q = task * scan.block, end = min(q + scan.block, params.batch); q < end; q++) finish(scan, q, slot, slot + 1);
   } else if (phase == 0) {
     prepare(scan, task);
@@ -91,11 +91,10 @@ function scan_stream<T>(scan: Scan, block: u32, row: u32, end: u32): void {
   // The norms of i8 rows have a bound that costs nothing and is loose by a factor of 2: enough beside 16-bit queries.
   const squares = !(scan.integers && params.metric == SEARCH_SCAN_METRIC_IP);
   if (!squares) rows.fill_squares(<f32>params.dim * 16384);
-  while (row < end) {
-    row = next_rows(params, row, end, rows, sizeof<T>());
-    if (rows.n == 0) break;
+  rows.open(row, end);
+  while (rows.next(params, sizeof<T>())) {
     for (let q: u32 = 0; q < n; q += STREAM_TILE) {
-      stream<T>(scan, rows, queries + q * pitch, min(STREAM_TILE, n - q), squares && q == 0, q == 0);
+      stream<T>(scan, rows, queries + q * pitch, min(STREAM_TILE, n - q), squares && q == 0);
       if (q == 0) row_terms(params, rows, 0, rows.n);
       keep_tile(scan, rows, 0, rows.n, first, q, n, DOTS_PITCH);
     }
@@ -111,8 +110,8 @@ function scan_panels<T>(scan: Scan, block: u32, row: u32, end: u32): void {
   const rows = scan.rows();
   const dots = scan.dots();
   const panel = scan.panel_memory();
-  while (row < end) {
-    row = next_rows(params, row, end, rows, sizeof<T>());
+  rows.open(row, end);
+  while (rows.next(params, sizeof<T>())) {
     for (let r: u32 = 0; r < rows.n; r += PANEL_ROWS) {
       pack_panel<T>(scan, rows, r);
       row_terms(params, rows, r, r + PANEL_ROWS);
@@ -126,9 +125,16 @@ function scan_panels<T>(scan: Scan, block: u32, row: u32, end: u32): void {
 
 /** Keeps rows from..to for up to four queries from `q` on, of the n from `first` on. */
 function keep_tile(scan: Scan, rows: RowBlock, from: u32, to: u32, first: u32, q: u32, n: u32, pitch: usize): void {
+  const reservoir_bytes = <usize>scan.reservoir_bytes;
   let dots = scan.dots();
-  const place = scan.split ? first : 0;
-  for (const end = min(q + 4, n); q < end; q++, dots += pitch) keep_rows(scan, rows, from, to, dots, first + q, scan.reservoir_at(scan.slot, place + q));
+  let terms = changetype<usize>(scan.terms(first + q));
+  let reservoir = changetype<usize>(scan.reservoir_at(scan.slot, (scan.split ? first : 0) + q));
+  for (const end = min(q + 4, n); q < end; q++) {
+    keep_rows(scan, rows, from, to, dots, first + q, changetype<QueryTerms>(terms), changetype<Reservoir>(reservoir));
+    dots += pitch;
+    terms += offsetof<QueryTerms>();
+    reservoir += reservoir_bytes;
+  }
 }
 
 /** Scores what is left of one query in the slots from..to, and writes its results. */

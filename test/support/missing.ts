@@ -1,0 +1,14 @@
+/** Parts that a machine may lack. With HOTSET_FULL=1 they must be there: the test then runs, and fails by their absence. */
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+
+const full = process.env.HOTSET_FULL === "1";
+
+/** For `it.skipIf(...)`: skip where the part is missing, but never in a full run. */
+export const without = (there: boolean): boolean => !there && !full;
+
+export const chromium: string | undefined = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find((path) =>
+  existsSync(path),
+);
+
+export const has = (command: string): boolean => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
