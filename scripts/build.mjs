@@ -1,5 +1,5 @@
 // Builds everything that is not built yet or older than its sources: the addon, the wasm modules, TypeScript.
-import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
+import { copyFileSync, existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { root, run, stage } from "./lib.mjs";
@@ -16,6 +16,7 @@ function newest(paths) {
   return latest;
 }
 
+const packages = ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"];
 const inPackage = (name) => (path) => join(root, "packages", name, path);
 
 function oldest(paths) {
@@ -32,6 +33,9 @@ export async function build({ always = false } = {}) {
     const { status, output } = await run("tsc", ["-b", "tsconfig.build.json"]);
     if (status !== 0) throw new Error(`TypeScript:\n${output}`);
   });
+  // npm packs only what lies in a package's own folder.
+  for (const name of packages) copyFileSync(join(root, "LICENSE"), inPackage(name)("LICENSE"));
+  copyFileSync(join(root, "README.md"), inPackage("hotset")("README.md"));
   // After TypeScript: it asks core how an op's id is spelt in code.
   const wasm = inPackage("kernels-wasm");
   if (always || oldest([wasm("dist/manifest.json")]) < newest([wasm("assembly"), join(root, "scripts/build-wasm.mjs")])) {
@@ -42,7 +46,7 @@ export async function build({ always = false } = {}) {
 
 /** Removes what builds make. */
 export function clean() {
-  for (const name of ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"])
+  for (const name of packages)
     for (const folder of ["dist", "build", "prebuilds"]) rmSync(join(root, "packages", name, folder), { recursive: true, force: true });
 }
 

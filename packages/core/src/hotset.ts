@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** A set of backends on one machine: plans, one-call forms, memory, and the reasons behind each choice. */
 import type { Backend, BackendSource } from "./backend.js";
 import type { DType } from "./dtype.js";

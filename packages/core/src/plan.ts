@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * Plans and steps. A plan is an op with sizes, a variant and a kernel; `bind` fixes its buffers; `step.run()`
  * only calls. Everything that can be wrong is found before that, except what data may change.

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /** A kernel with its buffers: the hot path. */
 import type { Backend, BoundKernel, Fault, Kernel } from "./backend.js";
 import type { HostArray } from "./dtype.js";

@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 import { type DType, dtypes, type HostArray, isDType, type Storage } from "./dtype.js";
 import { DTypeError, describe, HotsetError } from "./errors.js";
 import type { GivenTensor } from "./op/axes.js";

@@ -180,9 +180,10 @@ export const cases: OpCases = {
         const { blocks, count } = axes as Record<"blocks" | "count", number>;
         const state = new Uint32Array(headerWords + 3 * blocks);
         apply(state, blocks, new Uint32Array([0, 0]));
-        // Allocated and given back in pairs, so that the pool is the same after each run but for the queue's order.
+        // Blocks 1, 2, ... are taken and given back in the other order to the front: each run finds what the first found.
         const commands = new Uint32Array(2 * count);
-        for (let i = 0; i < count; i += 2) commands.set([0, 0, 2, (1 + i / 2) % blocks], 2 * i);
+        const half = Math.floor(count / 2);
+        for (let i = 0; i < half; i++) commands.set([3, half - i], 2 * (half + i));
         return { state, commands };
       },
     },
