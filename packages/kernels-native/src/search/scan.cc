@@ -206,9 +206,8 @@ struct Scan {
     alignas(64) float dots[kStreamQueries * kBlockRows];
     const T* pointers[kBlockRows];
     RowBlock rows;
-    while (row < end) {
-      row = next_rows(p, row, end, rows);
-      if (rows.n == 0) break;
+    RowOrder order(p, row, end);
+    for (order.next(rows); rows.n > 0; order.next(rows)) {
       row_pointers(p, rows, pointers);
       stream(pointers, rows, n, queries(block), terms() + first, dots);
       row_terms(p, shape.integers, rows);
@@ -230,11 +229,14 @@ struct Scan {
   }
   void stream(const int8_t* const* pointers, RowBlock& rows, int n, const char* prepared, const QueryTerms* t, float* dots) const {
     const int64_t pitch = stream_length(p.dim, kLanes16);
+    // Norms have a bound that costs nothing and is loose by a factor of 2: enough beside 16-bit queries.
+    const bool squares = p.metric != search_scan_metric_ip || prefetch_helps;
+    if (!squares) for (float& square : rows.squares) square = float(p.dim) * 16384;
     for (int at = 0; at < n; at += 4) {
       const int16_t* const q = reinterpret_cast<const int16_t*>(prepared) + at * pitch;
       float* const out = dots + at * kBlockRows;
 #define HOTSET_DOTS(Q, pass) stream_dots_i8<Q, pass>(pointers, rows.n, p.dim, q, pitch, t + at, out, rows.squares)
-      HOTSET_EACH_PASS(n - at, at)
+      HOTSET_EACH_PASS(n - at, squares ? at : 1)
 #undef HOTSET_DOTS
     }
   }
