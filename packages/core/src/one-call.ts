@@ -4,9 +4,9 @@ import { solveAxes } from "./op/axes.js";
 import type { Op, Port, TensorPort } from "./op/define.js";
 import type { AxesOf, TensorValue, VariantOf } from "./op/types.js";
 import { variantValues } from "./op/variant.js";
-import { makePlan, type Plan } from "./plan.js";
+import { type Plan, preparePlan } from "./plan.js";
 import type { Machine } from "./select.js";
-import { asBits, type Operand, operand, Tensor } from "./tensor.js";
+import { arrayOf, asBits, type Operand, operand, Tensor } from "./tensor.js";
 
 /** Plans kept; the oldest is dropped. Serving a few models and batch sizes needs a handful. */
 const planLimit = 64;
@@ -26,15 +26,22 @@ export class OneCall {
     this.#machine = machine;
   }
 
-  run(op: Op, args: Record<string, unknown>): Record<string, unknown> {
+  run(op: Op, args: Record<string, unknown>): Record<string, unknown> | Promise<Record<string, unknown>> {
     // Arguments of the same kinds and sizes were solved and checked before.
     const key = keyOf(op, args);
-    let known = this.#known.get(key);
-    if (!known) {
-      known = this.#solve(op, args);
-      if (this.#known.size >= planLimit) this.#known.delete(this.#known.keys().next().value as string);
-      this.#known.set(key, known);
-    }
+    const known = this.#known.get(key);
+    if (!known) return this.#first(op, args, key);
+    return known.plan.onDevice ? this.#onDevice(op, args, known) : this.#onHost(op, args, known);
+  }
+
+  async #first(op: Op, args: Record<string, unknown>, key: string): Promise<Record<string, unknown>> {
+    const known = await this.#solve(op, args);
+    if (this.#known.size >= planLimit) this.#known.delete(this.#known.keys().next().value as string);
+    this.#known.set(key, known);
+    return this.run(op, args);
+  }
+
+  #onHost(op: Op, args: Record<string, unknown>, { plan, pitch }: Known): Record<string, unknown> {
     const tensors: Record<string, HostArray> = {};
     const scalars: Record<string, number> = {};
     let resident = false;
@@ -44,30 +51,39 @@ export class OneCall {
       const kind = op.ports[name]?.kind;
       if (kind === "scalar") scalars[name] = numberOf(op, name, value);
       if (kind !== "tensor") continue;
-      tensors[name] = arrayOf(value);
+      tensors[name] = asBits(arrayOf(value));
       resident ||= value instanceof Tensor;
     }
-    const outputs = known.plan.runOnce(tensors, known.pitch, scalars, resident);
-    return { ...outputs, backend: known.plan.backend, kernel: known.plan.kernel };
+    const outputs = plan.runOnce(tensors, pitch, scalars, resident);
+    return { ...outputs, backend: plan.backend, kernel: plan.kernel };
   }
 
-  #solve(op: Op, args: Record<string, unknown>): Known {
-    const { backend, ...values } = args as { backend?: string } & Record<string, unknown>;
-    const { inputs, outputs, axes, variant } = sort(op, values);
+  async #onDevice(op: Op, args: Record<string, unknown>, { plan }: Known): Promise<Record<string, unknown>> {
+    const { inputs, outputs, scalars } = sort(op, withoutBackend(args));
+    const results = await plan.runOnceAsync(plan.readOperands({ ...inputs, ...outputs }), scalars);
+    // Outputs that stay on the device throw where they are read: their descriptors are kept.
+    return Object.defineProperties({ backend: plan.backend, kernel: plan.kernel }, Object.getOwnPropertyDescriptors(results));
+  }
+
+  async #solve(op: Op, args: Record<string, unknown>): Promise<Known> {
+    let { backend } = args as { backend?: string };
+    const { inputs, outputs, axes, variant } = sort(op, withoutBackend(args));
     const operands: Record<string, Operand> = {};
     const pitch: Record<string, number> = {};
     for (const [name, value] of Object.entries({ ...inputs, ...outputs })) {
       const found = operand(op.id, name, value, (op.ports[name] as TensorPort).dtypes);
       operands[name] = found;
       if (found.rowPitch !== undefined) pitch[name] = found.rowPitch;
+      // What lies on a device is computed there.
+      if (!found.data) backend ??= found.backend ?? ("pointer" in (found.buffer as object) ? "cuda" : "webgpu");
       const port = op.ports[name] as TensorPort;
       if (variantValues(port)) variant[name] = port.dtypes.length > 1 ? found.dtype : true;
     }
     const solved = solveAxes(op, axes, operands);
     const resident = Object.keys(operands).filter((name) => (inputs[name] ?? outputs[name]) instanceof Tensor);
-    const plan = makePlan(this.#machine, op, solved as AxesOf<Op>, variant as VariantOf<Op>, { backend, resident });
+    const plan = await preparePlan(this.#machine, op, solved as AxesOf<Op>, variant as VariantOf<Op>, { backend, resident });
     // Also finds what is missing, or does not fit the variant.
-    plan.checkOperands({ ...inputs, ...outputs });
+    plan.readOperands({ ...inputs, ...outputs });
     return { plan, pitch };
   }
 }
@@ -81,10 +97,10 @@ function keyOf(op: Op, args: Record<string, unknown>): string {
     key += `|${name}=`;
     if (typeof value !== "object" || value === null) key += String(value);
     else if (ArrayBuffer.isView(value)) key += sizeOf(value);
-    else if (value instanceof Tensor) key += `${value.backend} ${value.dtype} ${value.shape}`;
+    else if (value instanceof Tensor) key += `${value.backend} ${value.memory ? "there" : "here"} ${value.dtype} ${value.shape}`;
     else {
       const { data, dtype, shape, rowPitch } = value as Partial<TensorValue>;
-      key += `${ArrayBuffer.isView(data) ? sizeOf(data) : "?"} ${dtype} ${shape} ${rowPitch}`;
+      key += `${ArrayBuffer.isView(data) ? sizeOf(data) : data instanceof Tensor ? `${data.backend} ${data.shape}` : "buffer"} ${dtype} ${shape} ${rowPitch}`;
     }
   }
   return key;
@@ -93,9 +109,9 @@ function keyOf(op: Op, args: Record<string, unknown>): string {
 const sizeOf = (view: ArrayBufferView): string =>
   `${(view as { [Symbol.toStringTag]?: string })[Symbol.toStringTag]} ${(view as { length?: number }).length}`;
 
-function arrayOf(value: unknown): HostArray {
-  const data = ArrayBuffer.isView(value) ? value : (value as TensorValue).data;
-  return asBits(data as HostArray);
+function withoutBackend(args: Record<string, unknown>): Record<string, unknown> {
+  const { backend: _, ...values } = args;
+  return values;
 }
 
 interface Sorted {

@@ -1,11 +1,11 @@
 /** Backend `wasm`: AssemblyScript kernels in one memory, on as many threads as there are workers for. */
 import {
   type Allocation,
-  type Backend,
   BackendLoadError,
   type Binding,
   type BoundKernel,
   dtypes,
+  type HostBackend,
   type Kernel,
   type KernelRequest,
   layoutOf,
@@ -38,7 +38,7 @@ export interface WasmSettings {
 }
 
 /** Makes the backend on a host. Throws BackendLoadError where no build can be used. */
-export async function makeBackend(host: Host, { build, threads, memory, shared }: WasmSettings): Promise<Backend> {
+export async function makeBackend(host: Host, { build, threads, memory, shared }: WasmSettings): Promise<HostBackend> {
   const notes: string[] = [];
   const wanted = host.threads(threads);
   const sharing = shared === false ? "switched off" : sharedMemory();
@@ -75,7 +75,7 @@ async function startWorkers(host: Host, { module, arena }: Instance, threads: nu
   return undefined;
 }
 
-class WasmBackend implements Backend {
+class WasmBackend implements HostBackend {
   readonly id = "wasm" as const;
   readonly target: string;
   readonly name: string;
@@ -91,7 +91,12 @@ class WasmBackend implements Backend {
     this.target = instance.file;
     this.threads = threads;
     this.name = `wasm ${build}, ${threads} thread${threads === 1 ? "" : "s"}${notes.length ? ` (${notes.join("; ")})` : ""}`;
-    this.features = ["simd128", ...(build === "relaxed" ? ["relaxed-simd"] : []), ...(instance.file.endsWith("threads") ? ["threads"] : []), ...notes];
+    this.features = [
+      "simd128",
+      ...(build === "relaxed" ? ["relaxed-simd"] : []),
+      ...(instance.file.endsWith("threads") ? ["threads"] : []),
+      ...notes,
+    ];
     this.#instance = instance;
     this.#runner = {
       arena: instance.arena,

@@ -33,7 +33,7 @@ export async function bench(options: BenchOptions): Promise<void> {
     );
   const bar = progress(options.json);
   bar.step(0, work.length * backends.length + 1, "limits of this machine");
-  const limits = measureLimits(backends);
+  const limits = await measureLimits(backends);
   const rows: Row[] = [];
   const skipped: Skipped[] = [];
   let done = 1;
