@@ -43,7 +43,8 @@ export function residentTensors(backend: DeviceBackend, plan: Plan, prepared: Pr
       const part = whole.part(canaryBytes, data.byteLength);
       const initial = name in inputs ? data : poison(data);
       const { role } = op.ports[name] as TensorPort;
-      const tensor = new Tensor(dtypeOf(op, name, variant), [data.length], backend.id, part);
+      const dtype = dtypeOf(op, name, variant);
+      const tensor = new Tensor(dtype, [data.length * dtypes[dtype].blockElements], backend.id, part);
       tensors.push({ name, role, initial, whole, tensor, image: new Uint8Array(whole.bytes) });
     }
     const value = ({ name, tensor }: Resident): [string, unknown] => [
