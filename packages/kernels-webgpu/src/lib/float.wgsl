@@ -11,6 +11,11 @@ fn is_finite(value: f32) -> bool {
   return magnitude_of(bitcast<u32>(value)) < infinity_bits;
 }
 
+// Which arithmetic may take for 0, by the standard of WGSL.
+fn is_subnormal(bits: u32) -> bool {
+  return magnitude_of(bits) - 1u < 0x7fffffu;
+}
+
 // A key that orders as the floats do, -0 as 0. Every number and infinity has one above 0.
 fn order_key(bits: u32) -> u32 {
   if (bits > sign_bit) {

@@ -23,6 +23,7 @@ export function scan({ axes, variant }: KernelRequest, facts: DeviceFacts): Prog
   if (Math.ceil(count / 32) * 4 > limit && variant.filter) return `the filter of ${count} rows does not fit one binding of ${limit} bytes`;
 
   const flags = [`values_${dtype}`, ...(dtype === "i8" ? ["scaled"] : []), ...(variant.filter ? ["filtered"] : [])];
+  if (dtype === "f32" || dtype === "bf16") flags.push("subnormals");
   if (facts.features.has("subgroups")) flags.push("subgroups");
   if (dtype === "f16" && facts.features.has("shader-f16")) flags.push("shader_f16");
   const bytes = dtypes[dtype].storage.BYTES_PER_ELEMENT;
@@ -62,7 +63,7 @@ function tileOf(batch: number, k: number, { maxComputeWorkgroupStorageSize: room
     for (const columns of [32, 16, 8].filter((size) => size <= tunables.columns)) {
       for (const spare of [threads, 0]) {
         const capacity = roomFor(k, tunables) + threads + spare;
-        const bytes = 4 * (threads * (columns + 1) + queries * columns + threads) + queries * (8 * capacity + 20) + 16;
+        const bytes = 4 * (threads * (columns + 1) + queries * columns + 2 * threads) + queries * (8 * capacity + 20) + 16;
         // WGSL rounds each variable up to 16 bytes.
         if (bytes + 160 <= room) return { queries, columns, capacity };
       }

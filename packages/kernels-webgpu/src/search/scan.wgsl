@@ -2,8 +2,8 @@
 // Pass `score`: a workgroup takes a chunk of rows and query_tile queries; each thread has one row of a tile and sums in
 // column order, so that a query's scores do not depend on its neighbours. Rows go through workgroup memory: loads are
 // coalesced whatever the dtype and pitch. Passes `merge` and `finish` join the lists of the chunks.
-// Precision: f32 sums. Where they leave the range in which that is safe (overflow, or a norm that is tiny, huge or 0), the
-// row is scored again by `careful_bits`, which keeps exponents apart. Subnormal f32 components may count as 0.
+// Precision: f32 sums. Where that is not safe (overflow, a norm that is tiny, huge or 0, subnormals, which may be taken for
+// 0 though the other factor is 1e30), the row is scored again by `careful_bits`, which keeps exponents apart.
 // Bound by memory for few queries; for many by workgroup-memory reads: query_tile + 1 for 2 query_tile flops a thread.
 const max_query_tile: u32 = 8u;
 const ip: u32 = 1u;
@@ -36,7 +36,7 @@ struct Uniforms {
 }
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
-@group(0) @binding(1) var<storage, read> queries: array<f32>;
+@group(0) @binding(1) var<storage, read> queries: array<u32>;
 @group(0) @binding(2) var<storage, read> rows: array<u32>;
 // #if scaled
 @group(0) @binding(3) var<storage, read> row_scale: array<f32>;
@@ -54,6 +54,10 @@ struct Uniforms {
 var<workgroup> row_tile: array<f32, workgroup_threads * (column_tile + 1u)>;
 var<workgroup> query_values: array<f32, top_lists * column_tile>;
 var<workgroup> partials: array<u32, workgroup_threads>;
+// #if subnormals
+// Rows of the tile with a subnormal component.
+var<workgroup> row_tiny: array<atomic<u32>, workgroup_threads>;
+// #end
 
 // How the scores of a query may be computed.
 const ordinary: u32 = 0u;
@@ -97,18 +101,21 @@ fn measure_queries(first_query: u32, thread: u32) {
   let start = (first_query + j) * dim;
   let there = first_query + j < uniforms.window.queries;
   var largest = 0u;
+  var tiny = 0u;
   for (var c = lane; there && c < dim; c += lanes) {
-    largest = max(largest, magnitude_of(bitcast<u32>(queries[start + c])));
+    largest = max(largest, magnitude_of(queries[start + c]));
+    tiny |= select(0u, sign_bit, is_subnormal(queries[start + c]));
   }
-  partials[thread] = largest;
+  partials[thread] = largest | tiny;
   workgroupBarrier();
   if (lane == 0u) {
     for (var i = 1u; i < lanes; i++) {
-      largest = max(largest, partials[thread + i]);
+      largest = max(largest, magnitude_of(partials[thread + i]));
+      tiny |= partials[thread + i] & sign_bit;
     }
     let exponent = split(largest).exponent;
     var state = ordinary;
-    if (largest == infinity_bits || (metric == cos && largest > 0u && exponent < -60)) {
+    if (largest == infinity_bits || (metric != l2 && tiny != 0u) || (metric == cos && largest > 0u && exponent < -60)) {
       state = careful;
     }
     if (!there || largest > infinity_bits || (metric == cos && largest == infinity_bits)) {
@@ -123,7 +130,7 @@ fn measure_queries(first_query: u32, thread: u32) {
   }
   var square = 0.0;
   for (var c = lane; there && c < dim; c += lanes) {
-    let value = queries[start + c] * query_scales[j];
+    let value = bitcast<f32>(queries[start + c]) * query_scales[j];
     square = fma(value, value, square);
   }
   partials[thread] = bitcast<u32>(square);
@@ -147,6 +154,10 @@ fn score_tile(base: u32, end: u32, first_query: u32, thread: u32) {
   for (var j = 0u; j < top_lists; j++) {
     sums[j] = 0.0;
   }
+// #if subnormals
+  // Staging marks rows after the next barrier.
+  atomicStore(&row_tiny[thread], 0u);
+// #end
   for (var column = 0u; column < dim; column += column_tile) {
     workgroupBarrier();
     stage_rows(base, end, column, thread);
@@ -168,11 +179,15 @@ fn score_tile(base: u32, end: u32, first_query: u32, thread: u32) {
       }
     }
   }
+  var tiny = false;
+// #if subnormals
+  tiny = metric != l2 && atomicLoad(&row_tiny[thread]) != 0u;
+// #end
   let open = there && passes(min(row, end - 1u));
   for (var j = 0u; j < top_lists; j++) {
     var key = 0u;
     if (open && query_states[j] != never) {
-      key = key_of(score_bits(sums[j], square, j, first_query + j, row, scale));
+      key = key_of(score_bits(sums[j], square, j, first_query + j, row, scale, tiny));
     }
     top_append(j, key, uniforms.window.first_row + row);
   }
@@ -191,6 +206,13 @@ fn stage_rows(base: u32, end: u32, column: u32, thread: u32) {
     if (there) {
       word = rows[element / values_per_word];
     }
+// #if subnormals
+    for (var v = 0u; v < loads; v++) {
+      if (is_subnormal(value_bits(word, (element + v) % values_per_word))) {
+        atomicStore(&row_tiny[r], 1u);
+      }
+    }
+// #end
     for (var v = 0u; v < loads; v++) {
       let value = value_of(word, (element + v) % values_per_word);
       row_tile[r * (column_tile + 1u) + c + v] = select(0.0, value, there && column + c + v < dim);
@@ -205,15 +227,15 @@ fn stage_queries(first_query: u32, column: u32, thread: u32) {
     let c = column + i % column_tile;
     var value = 0.0;
     if (c < dim && first_query + j < uniforms.window.queries) {
-      value = queries[(first_query + j) * dim + c] * query_scales[j];
+      value = bitcast<f32>(queries[(first_query + j) * dim + c]) * query_scales[j];
     }
     query_values[i] = value;
   }
 }
 
 // The bits of a row's score: from the sums where they can be trusted.
-fn score_bits(sum: f32, square: f32, j: u32, query: u32, row: u32, scale: f32) -> u32 {
-  var trusted = is_finite(sum) && query_states[j] == ordinary;
+fn score_bits(sum: f32, square: f32, j: u32, query: u32, row: u32, scale: f32, tiny: bool) -> u32 {
+  var trusted = is_finite(sum) && query_states[j] == ordinary && !tiny;
   var value = sum;
   if (metric == cos) {
     let size = bitcast<u32>(square);
@@ -250,7 +272,7 @@ fn careful_bits(query: u32, row: u32, scale: f32) -> u32 {
   var top_x = zero_exponent;
   var top_q = zero_exponent;
   for (var c = 0u; c < dim; c++) {
-    let q = split(bitcast<u32>(queries[query * dim + c]));
+    let q = split(queries[query * dim + c]);
     let x = product(row_value(row, c), factor);
     let term = product(q, x);
     let infinite = term.exponent == infinity_exponent;
@@ -285,7 +307,7 @@ fn careful_bits(query: u32, row: u32, scale: f32) -> u32 {
   var square_x = 0.0;
   var square_q = 0.0;
   for (var c = 0u; c < dim; c++) {
-    let q = split(bitcast<u32>(queries[query * dim + c]));
+    let q = split(queries[query * dim + c]);
     let x = product(row_value(row, c), factor);
     let term = product(q, x);
     sum = fma(term.mantissa, power_of_two(term.exponent - top), sum);
