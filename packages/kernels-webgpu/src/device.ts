@@ -29,7 +29,7 @@ export class WebgpuDevice {
     const { limits } = device;
     this.facts = {
       features: new Set(device.features as unknown as Iterable<string>),
-      maxStorageBufferBindingSize: Math.floor(limits.maxStorageBufferBindingSize / 256) * 256,
+      maxStorageBufferBindingSize: Math.floor(Math.min(limits.maxStorageBufferBindingSize, tunables.bindingBytes) / 256) * 256,
       maxBufferSize: limits.maxBufferSize,
       maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
       maxComputeWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
@@ -104,7 +104,7 @@ export class WebgpuDevice {
     // The loss may be told just after the wait that it ended.
     if (failed) await new Promise((resolve) => setTimeout(resolve, 5));
     this.live("webgpu: done");
-    if (failed) throw asHotsetError(failed, "internal");
+    if (failed) throw failed instanceof HotsetError ? failed : asHotsetError(failed, "internal");
   }
 
   async #download(readbacks: readonly Readback[]): Promise<void> {
@@ -129,11 +129,15 @@ export class WebgpuDevice {
 
   async #fetch(pieces: readonly Piece[], size: number): Promise<void> {
     const staging = this.pool.take(size, usage.mapRead | usage.copyTarget);
-    const encoder = this.device.createCommandEncoder();
-    for (const { buffer, from, at, target } of pieces) encoder.copyBufferToBuffer(buffer, from, staging, at, roundUp(target.length, 4));
-    this.device.queue.submit([encoder.finish()]);
+    const { check } = this.checked("validation", () => {
+      const encoder = this.device.createCommandEncoder();
+      for (const { buffer, from, at, target } of pieces) encoder.copyBufferToBuffer(buffer, from, staging, at, roundUp(target.length, 4));
+      this.device.queue.submit([encoder.finish()]);
+    });
     try {
       await staging.mapAsync(mapModeRead, 0, size);
+      const error = await check;
+      if (error) throw error;
       const mapped = new Uint8Array(staging.getMappedRange(0, size));
       for (const { at, target } of pieces) target.set(mapped.subarray(at, at + target.length));
       staging.unmap();

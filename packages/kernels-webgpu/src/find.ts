@@ -18,9 +18,9 @@ export interface WebgpuSettings {
 }
 
 /** For a GPU. */
-const largeTiles: Tunables = { threads: 128, queries: 8, columns: 32, results: 16 };
+const largeTiles: Tunables = { threads: 128, queries: 8, columns: 32, results: 16, bindingBytes: 2 ** 32 - 256 };
 /** For a driver that computes on the CPU: it unrolls every loop, and compiling a tile of 128 x 32 takes it 5 s, this one 0.8 s. */
-const smallTiles: Tunables = { threads: 32, queries: 2, columns: 8, results: 64 };
+const smallTiles: Tunables = { threads: 32, queries: 2, columns: 8, results: 64, bindingBytes: 2 ** 32 - 256 };
 
 export const tunablesOf = (software: boolean, given: Partial<Tunables>): Tunables => ({
   ...(software ? smallTiles : largeTiles),
@@ -46,7 +46,9 @@ const wantedLimits = [
 /** Throws BackendLoadError, with what to do. */
 export async function findDevice({ device, adapter, gpu, powerPreference, features, tunables = {} }: WebgpuSettings): Promise<Found> {
   if (device) return { device, info: device.adapterInfo, borrowed: true, tunables };
-  const chosen = adapter ?? (await (gpu ?? (await findGpu())).requestAdapter({ powerPreference: powerPreference ?? "high-performance" }));
+  const source = adapter ? undefined : (gpu ?? (await findGpu()));
+  if (source) kept.add(source);
+  const chosen = adapter ?? (await source?.requestAdapter({ powerPreference: powerPreference ?? "high-performance" }));
   if (!chosen)
     throw new BackendLoadError({
       where: "webgpu",
@@ -77,9 +79,12 @@ async function findGpu(): Promise<GPU> {
   return dawn();
 }
 
+/** Dawn ends the process where an instance is collected before its devices. */
+const kept = new Set<GPU>();
+
 let instance: Promise<GPU> | undefined;
 
-/** Dawn's npm package, one instance a process: it must outlive its devices. */
+/** Dawn's npm package, one instance a process. */
 function dawn(): Promise<GPU> {
   // Not spelt out for bundlers: pages have WebGPU of their own.
   const name = "webgpu";

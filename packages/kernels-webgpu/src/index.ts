@@ -48,7 +48,7 @@ export class WebgpuBackend implements DeviceBackend {
     const owner = new WebgpuDevice(device, borrowed, tunablesOf(software, tunables));
     this.#device = owner;
     this.target = target;
-    this.name = `webgpu ${name}${software ? " (software)" : ""}`;
+    this.name = `webgpu ${target} (${name}${software ? ", software" : ""})`;
     this.features = usedFeatures.filter((feature) => owner.facts.features.has(feature));
     this.device = {
       software,

@@ -21,6 +21,8 @@ export interface Tunables {
   readonly columns: number;
   /** Results that lists have room for, at least: k is rounded up to a power of two, so that few pipelines serve every k. */
   readonly results: number;
+  /** Bytes of one binding, at most; the device's limit may be lower. */
+  readonly bindingBytes: number;
 }
 
 /** A compute pipeline: the entry point of a composed module, specialised by override constants. */

@@ -92,13 +92,16 @@ function arrange(capacity: Axes, pitch: number, bytes: number, tile: Tile, facts
   // Rows and scales of a window start on 256 bytes.
   const align = Math.max(64, 256 / greatestDivisor(256, rowBytes));
   const rowWindow = rowBytes * count <= limit ? Math.max(1, count) : Math.floor(limit / rowBytes / align) * align;
-  const chunk = chunkRows(count, Math.ceil(batch / tile.queries), k, facts.tunables.threads);
+  let chunk = chunkRows(count, Math.ceil(batch / tile.queries), k, facts.tunables.threads);
+  // Fewer, longer chunks where the lists of the least window of queries would not fit one binding.
+  while (Math.min(windowQueries, batch) * Math.ceil(count / rowWindow) * Math.ceil(rowWindow / chunk) * k * 8 > limit && chunk < rowWindow)
+    chunk *= 2;
   const perWindow = Math.ceil(rowWindow / chunk);
   const lists = (rows: number): number => Math.floor(rows / rowWindow) * perWindow + Math.ceil((rows % rowWindow) / chunk);
   const perQuery = Math.max(1, lists(count)) * k * 8;
   const most = Math.min(
     limit / (4 * Math.max(dim, k)),
-    Math.max(windowQueries, listBytes / perQuery),
+    Math.max(windowQueries, Math.min(listBytes, limit) / perQuery),
     facts.maxComputeWorkgroupsPerDimension,
   );
   const queryWindow = Math.floor(most / windowQueries) * windowQueries;
