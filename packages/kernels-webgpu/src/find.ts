@@ -89,7 +89,16 @@ function dawn(): Promise<GPU> {
   // Not spelt out for bundlers: pages have WebGPU of their own.
   const name = "webgpu";
   instance ??= import(/* @vite-ignore */ name).then(
-    ({ create }: { create(options: string[]): GPU }) => create([]),
+    ({ create }: { create(options: string[]): GPU }) => {
+      if (vulkanIsMissing())
+        throw new BackendLoadError({
+          where: "webgpu",
+          expected: "Vulkan, which Dawn uses on Linux",
+          received: "no libvulkan.so.1",
+          hint: "Install libvulkan1 and the driver of the GPU.",
+        });
+      return create([]);
+    },
     (cause: NodeJS.ErrnoException) => {
       instance = undefined;
       const absent = cause.code === "ERR_MODULE_NOT_FOUND";
@@ -103,6 +112,17 @@ function dawn(): Promise<GPU> {
     },
   );
   return instance;
+}
+
+/** Dawn would complain on stderr, whoever looks at it; so the loader is looked for first. It is no addon: only how it fails counts. */
+function vulkanIsMissing(): boolean {
+  if (process.platform !== "linux" || typeof process.dlopen !== "function") return false;
+  try {
+    process.dlopen({ exports: {} }, "libvulkan.so.1");
+    return false;
+  } catch (error) {
+    return /cannot open shared object/.test((error as Error).message);
+  }
 }
 
 /** Words of drivers that compute on the CPU. */
