@@ -1,12 +1,18 @@
 import { defineConfig } from "vitest/config";
+import { swiftshaderEnvironment } from "./test/support/missing.js";
+
+const shared = { environment: "node", testTimeout: 60_000 } as const;
+const webgpu = "packages/kernels-webgpu/test/**/*.test.ts";
 
 export default defineConfig({
   test: {
-    include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts"],
-    environment: "node",
     // Files in parallel would fight for the cores that the thread pools use.
     fileParallelism: false,
-    testTimeout: 60_000,
     reporters: ["default"],
+    projects: [
+      { test: { ...shared, name: "cpu", include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts"], exclude: [webgpu] } },
+      // A Vulkan driver is found by the environment a process starts with; no other test should see this one.
+      { test: { ...shared, name: "webgpu", include: [webgpu], env: swiftshaderEnvironment } },
+    ],
   },
 });

@@ -36,6 +36,11 @@ export async function build({ always = false } = {}) {
   // npm packs only what lies in a package's own folder.
   for (const name of packages) copyFileSync(join(root, "LICENSE"), inPackage(name)("LICENSE"));
   copyFileSync(join(root, "README.md"), inPackage("hotset")("README.md"));
+  const webgpu = inPackage("kernels-webgpu");
+  if (always || oldest([webgpu("dist/embedded/shaders.js")]) < newest([webgpu("src"), join(root, "scripts/build-webgpu.mjs")])) {
+    const { buildWebgpu } = await import("./build-webgpu.mjs");
+    await stage("build: WGSL modules", async () => buildWebgpu());
+  }
   // After TypeScript: it asks core how an op's id is spelt in code.
   const wasm = inPackage("kernels-wasm");
   if (always || oldest([wasm("dist/manifest.json")]) < newest([wasm("assembly"), join(root, "scripts/build-wasm.mjs")])) {

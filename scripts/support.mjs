@@ -10,17 +10,24 @@ const path = join(root, "support.json");
 const folder = join(root, ".results", "support");
 const before = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : [];
 const seen = existsSync(folder) ? readdirSync(folder).flatMap((file) => JSON.parse(readFileSync(join(folder, file), "utf8"))) : [];
+const key = ({ op, variant, target }) => `${op} | ${variant} | ${target}`;
 const processor = cpus()[0]?.model.trim() ?? "unknown";
-const deviceOf = (target) =>
-  target === "native-neon" && process.arch !== "arm64" ? "qemu-user (aarch64)" : `${processor}, Node ${process.versions.node}`;
+const deviceOf = (target) => {
+  if (target === "native-neon" && process.arch !== "arm64") return "qemu-user (aarch64)";
+  return `${target === "webgpu-swiftshader" ? "SwiftShader (Dawn) on " : ""}${processor}, Node ${process.versions.node}`;
+};
 const verified = (target) => ({ date: new Date().toISOString().slice(0, 10), device: deviceOf(target) });
 
+// What runs on SwiftShader is claimed for real devices, and not verified until it has run on one.
+const onDevices = [...before, ...seen]
+  .filter(({ target }) => target === "webgpu-swiftshader")
+  .map(({ op, variant, kernels, reason }) => ({ op, variant, target: "webgpu", ...(kernels ? { kernels } : { reason }) }))
+  .filter((row) => !before.some((other) => key(other) === key(row) && other.verified));
 const planned = [
-  ...plannedRows("webgpu", ({ cpuByDesign }) => (cpuByDesign ? `cpu by design: ${cpuByDesign}` : "no WGSL kernel yet")),
+  ...onDevices,
   ...plannedRows("cuda", ({ cpuByDesign }) => (cpuByDesign ? `cpu by design: ${cpuByDesign}` : "no CUDA kernel yet")),
 ].map((row) => ({ ...row, verified: null }));
 
-const key = ({ op, variant, target }) => `${op} | ${variant} | ${target}`;
 const rows = new Map();
 for (const row of [...before, ...planned, ...seen.map((row) => ({ ...row, verified: row.kernels ? verified(row.target) : null }))])
   rows.set(key(row), row);

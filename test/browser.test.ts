@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { build } from "esbuild";
 import { type Browser, chromium as playwright } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { ops } from "../packages/core/dist/ops.js";
 import { root } from "./support/installed.js";
 import { chromium, without } from "./support/missing.js";
 
@@ -13,6 +14,7 @@ import { chromium, without } from "./support/missing.js";
 const page = `
 import { createHotset, search } from "hotset";
 import { wasm } from "@hotset/kernels-wasm";
+import { webgpu } from "@hotset/kernels-webgpu";
 import { suiteOf } from "@hotset/core/testing/cases";
 
 globalThis.conformance = async () => {
@@ -45,6 +47,64 @@ globalThis.searchAsync = async () => {
 };
 `;
 
+/** WebGPU in the page: one case of every op, and a search recorded into a pass of the page's own, over its own buffers. */
+const gpuPage = `
+globalThis.conformanceGpu = async () => {
+  const backend = await webgpu();
+  const { items, coverage } = await suiteOf(backend);
+  const failures = [];
+  const seen = new Set();
+  for (const { name, op, run } of items) {
+    if (seen.has(op.id)) continue;
+    seen.add(op.id);
+    try { await run(); } catch (error) { failures.push(name + ": " + error.message); }
+  }
+  const reasons = [...coverage.reasons.keys()].map((key) => key.split(" | ")[0]);
+  return { name: backend.name, software: backend.device.software, kernels: [...coverage.kernels.keys()], reasons, ops: seen.size, failures };
+};
+
+globalThis.ownPass = async () => {
+  // A page that has a device and its data there already.
+  const adapter = await navigator.gpu.requestAdapter();
+  const device = await adapter.requestDevice();
+  const make = (size, more) => device.createBuffer({ size, usage: GPUBufferUsage.STORAGE | more });
+  const rows = Float32Array.from({ length: 500 * 16 }, (_, i) => Math.sin(i * 1.7));
+  const rowBuffer = make(rows.byteLength, GPUBufferUsage.COPY_DST);
+  device.queue.writeBuffer(rowBuffer, 0, rows);
+  // Its own kernel makes the queries: rows 100 and 200, halved.
+  const queries = make(128, 0);
+  const own = device.createComputePipeline({ layout: "auto", compute: { module: device.createShaderModule({ code: \`
+    @group(0) @binding(0) var<storage, read> rows: array<f32>;
+    @group(0) @binding(1) var<storage, read_write> queries: array<f32>;
+    @compute @workgroup_size(32) fn main(@builtin(local_invocation_index) i: u32) {
+      queries[i] = 0.5 * rows[(100 + 100 * (i / 16)) * 16 + i % 16];
+    }\` }) } });
+  const ownGroup = device.createBindGroup({ layout: own.getBindGroupLayout(0), entries: [
+    { binding: 0, resource: { buffer: rowBuffer } }, { binding: 1, resource: { buffer: queries } } ] });
+
+  const hotset = await createHotset({ backends: [await webgpu({ device })] });
+  const plan = await hotset.plan(search.scan, { batch: 2, count: 500, dim: 16, k: 3 }, { rows: "f32" }, { backend: "webgpu" });
+  const [ids, scores, found] = [make(24, GPUBufferUsage.COPY_SRC), make(24, 0), make(8, 0)];
+  const step = plan.bind(
+    { queries: { data: queries, dtype: "f32" }, rows: { data: rowBuffer, dtype: "f32" } },
+    { ids: { data: ids, dtype: "i32" }, scores: { data: scores, dtype: "f32" }, found: { data: found, dtype: "u32" } },
+  );
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  pass.setPipeline(own);
+  pass.setBindGroup(0, ownGroup);
+  pass.dispatchWorkgroups(1);
+  step.encode(pass);
+  pass.end();
+  const staging = device.createBuffer({ size: 24, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  encoder.copyBufferToBuffer(ids, 0, staging, 0, 24);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(GPUMapMode.READ);
+  const got = [...new Int32Array(staging.getMappedRange())];
+  return { first: [got[0], got[3]], auto: (await hotset.plan(search.scan, { batch: 2, count: 500, dim: 16, k: 3 }, { rows: "f32" })).backend };
+};
+`;
+
 describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chromium)", () => {
   let folder: string;
   let server: Server;
@@ -52,14 +112,14 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), "hotset-page-"));
-    writeFileSync(join(folder, "page.mjs"), page);
+    writeFileSync(join(folder, "page.mjs"), page + gpuPage);
     await build({
       entryPoints: [join(folder, "page.mjs")],
       bundle: true,
       format: "esm",
       platform: "browser",
       outfile: join(folder, "bundle.js"),
-      nodePaths: [join(root, "bench/node_modules"), join(root, "examples/node_modules")],
+      nodePaths: [join(root, "packages/hotset/node_modules"), join(root, "bench/node_modules"), join(root, "examples/node_modules")],
       logLevel: "error",
       conditions: ["browser"],
     });
@@ -86,6 +146,8 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        // Without a GPU: SwiftShader.
+        "--enable-unsafe-webgpu",
       ],
     });
   }, 120_000);
@@ -132,6 +194,26 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
     expect(report.target).toMatch(/^(simd|relaxed)$/);
     expect(report.threads).toBe(1);
   }, 300_000);
+
+  it("runs a case of every op on WebGPU", async () => {
+    const report = await inPage<{ name: string; software: boolean; kernels: string[]; reasons: string[]; ops: number; failures: string[] }>(
+      "/",
+      "conformanceGpu()",
+    );
+    expect(report.failures).toEqual([]);
+    expect(report.name).toMatch(/^webgpu /);
+    expect(report.ops).toBe(ops.length);
+    // Every op ran, or has a reason why it never will.
+    const ran = new Set([...report.kernels.map((key) => key.split(" | ")[0]), ...report.reasons]);
+    expect([...ran].sort()).toEqual(ops.map(({ id }) => id).sort());
+    expect(report.reasons).toEqual(ops.filter(({ cpuByDesign }) => cpuByDesign).map(({ id }) => id));
+  }, 120_000);
+
+  it("records a search into the page's own pass, over its own buffers", async () => {
+    const { first, auto } = await inPage<{ first: number[]; auto: string }>("/", "ownPass()");
+    expect(first).toEqual([100, 200]);
+    expect(auto).toBe("js");
+  }, 120_000);
 
   it("searches off the page's thread", async () => {
     const { first, ticks } = await inPage<{ first: number[]; ticks: number }>("/isolated/", "searchAsync()");

@@ -8,7 +8,7 @@ import { threadSetting } from "@hotset/core/node";
 import { loadMnist } from "@hotset/examples/data";
 import { native } from "@hotset/kernels-native";
 import { wasm } from "@hotset/kernels-wasm";
-import { type Backend, createHotset, kvCache, search, toF16, toI8Rows } from "hotset";
+import { createHotset, type HostBackend, kvCache, search, toF16, toI8Rows } from "hotset";
 import { scanPeers } from "./index.js";
 import type { ScanJob, ScanPeer } from "./peers/peer.js";
 import { interleaved, median, once } from "./timing.js";
@@ -60,7 +60,7 @@ if (out > 0)
   );
 
 /** 1M x 128: one query, 6 and 64, against the limits of the machine and OpenBLAS. */
-async function largeScan(backend: Backend): Promise<void> {
+async function largeScan(backend: HostBackend): Promise<void> {
   console.error(`${backend.name}: 1M x 128`);
   const step = await binder(backend);
   const one = step({ batch: 1, rows, dtype: "f32" });
@@ -243,7 +243,7 @@ interface Ask {
 }
 
 /** Binds inner-product scans in a backend's own memory. */
-async function binder(backend: Backend, n = count) {
+async function binder(backend: HostBackend, n = count) {
   const hotset = await createHotset({ backends: [backend] });
   return ({ batch, rows: data, rowScale, dtype }: Ask) => {
     const plan = hotset.planSync(search.scan, { batch, count: n, dim, k }, { rows: dtype, metric: "ip" }, { backend: backend.id });

@@ -11,4 +11,14 @@ export const chromium: string | undefined = ["/usr/bin/chromium", "/usr/bin/chro
   existsSync(path),
 );
 
+/** The folder of the Vulkan driver that computes on the CPU, which comes with Chromium: for WebGPU without a GPU. */
+export const swiftshader: string | undefined = [process.env.HOTSET_SWIFTSHADER ?? "/usr/lib/chromium"].find((folder) =>
+  existsSync(`${folder}/vk_swiftshader_icd.json`),
+);
+
+/** What a process needs from its start to find that driver. */
+export const swiftshaderEnvironment: Readonly<Record<string, string>> = swiftshader
+  ? { LD_LIBRARY_PATH: swiftshader, VK_DRIVER_FILES: `${swiftshader}/vk_swiftshader_icd.json`, XDG_RUNTIME_DIR: "/tmp" }
+  : {};
+
 export const has = (command: string): boolean => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;

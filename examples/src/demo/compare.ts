@@ -23,7 +23,8 @@ export async function compare(hotset: Hotset, jobs: readonly Job[]): Promise<Fou
   const results: Found[] = [];
   let same = true;
   for (const [j, job] of jobs.entries()) {
-    for (const { id } of hotset.backends) {
+    // Equal bits are owed by the backends on the CPU; a GPU rounds its own way.
+    for (const { id } of hotset.backends.filter(({ device }) => device === undefined)) {
       const { found, milliseconds, kernel } = timed(hotset, job, id);
       const bytes = job.axes.count * job.axes.dim * job.rows.BYTES_PER_ELEMENT;
       lines.push([

@@ -1,5 +1,28 @@
 /** For authors of backends: the contract, parameter structs, names, and errors. Applications do not need it. */
-export type { Backend, BackendId, Binding, BoundKernel, Fault, Kernel, KernelRequest, Probe } from "./backend.js";
+export type {
+  Backend,
+  BackendId,
+  Binding,
+  BoundKernel,
+  DeviceBackend,
+  Fault,
+  HostBackend,
+  Kernel,
+  KernelRequest,
+  Probe,
+} from "./backend.js";
+export { isDevice } from "./backend.js";
+export type {
+  DeviceBinding,
+  DeviceBoundKernel,
+  DeviceBuffer,
+  DeviceKernel,
+  DeviceMemory,
+  DeviceRecorder,
+  DeviceTraits,
+  Readback,
+} from "./device.js";
+export { lostError } from "./device-step.js";
 export { type DType, type DTypeInfo, dtypeNames, dtypes, type HostArray, rowLength, storageLength } from "./dtype.js";
 export { BackendLoadError, FormatError, HotsetError, UnsupportedError } from "./errors.js";
 export { allocShared } from "./js/index.js";

@@ -3,6 +3,7 @@
  * in place, and binds kernels to buffers. It checks nothing that a plan has checked; it never throws from a
  * kernel: faults come back as values.
  */
+import type { DeviceBuffer, DeviceKernel, DeviceMemory, DeviceTraits } from "./device.js";
 import type { HostArray } from "./dtype.js";
 import type { AnyAxes, AnyVariant, Op } from "./op/define.js";
 import type { Allocation } from "./tensor.js";
@@ -66,14 +67,21 @@ export type Probe =
   | { readonly kind: "copy"; readonly bytes: number }
   | { readonly kind: "madd-i8" };
 
-export interface Backend {
+interface BackendBase {
   readonly id: BackendId;
   /** The instruction set, build or device, as a column of support.json names it: `avx2`, `simd`, `js`. */
   readonly target: string;
   /** One line for people: `native avx2, 2 threads`. */
   readonly name: string;
   readonly features: readonly string[];
+  /** CPU threads that kernels run on; 0 for a device. */
   readonly threads: number;
+  dispose(): void;
+}
+
+/** A backend on the CPU: kernels read host memory and end before `run` returns. */
+export interface HostBackend extends BackendBase {
+  readonly device?: undefined;
   /** Reads any typed array where it lies; otherwise arrays not made by `alloc` are copied in and out. */
   readonly inPlace: boolean;
   /** A kernel, or the reason why there is none. */
@@ -84,8 +92,26 @@ export interface Backend {
   owns(view: ArrayBufferView): boolean;
   /** GB/s for `read` and `copy`, 10^9 additions and multiplications a second for `madd`. */
   probe(probe: Probe): number;
-  dispose(): void;
 }
+
+/** A backend on a device: kernels read device memory, runs are queued, and a wait is a promise (device.ts). */
+export interface DeviceBackend extends BackendBase {
+  readonly device: DeviceTraits;
+  /** A kernel, or the reason why there is none; the reason too once the device is lost. Compiles nothing. */
+  kernel(request: KernelRequest): DeviceKernel | string;
+  /** Zeroed memory. Throws HotsetError with code `memory`, or the error comes with the first wait that concerns it. */
+  alloc(bytes: number): DeviceMemory;
+  /** A runtime's own buffer as memory of this backend, from a byte offset on; the reason where it cannot be. */
+  adopt(buffer: DeviceBuffer, offset: number): DeviceMemory | string;
+  /** Was this memory made by this backend, on this device? */
+  owns(memory: DeviceMemory): boolean;
+  /** As for the CPU; `copy` is from the host. */
+  probe(probe: Probe): Promise<number>;
+}
+
+export type Backend = HostBackend | DeviceBackend;
+
+export const isDevice = (backend: Backend): backend is DeviceBackend => backend.device !== undefined;
 
 /** A backend; or how to load it, which may throw: it is then listed as missing, with the reason. */
 export type BackendSource = Backend | (() => Backend | Promise<Backend>) | BackendLoader;

@@ -1,11 +1,13 @@
 /** Measuring this machine: what the choice between backends is made by. */
-import type { Backend } from "./backend.js";
+import { type Backend, isDevice } from "./backend.js";
 import type { HostArray } from "./dtype.js";
 import { type BackendConstants, bandwidthAt, type MachineConstants, type OpShares } from "./machine.js";
 import type { AnyAxes, AnyVariant, Op } from "./op/define.js";
 import type { AxesOf, InputsOf, VariantOf } from "./op/types.js";
 import { presentTensors } from "./op/variant.js";
-import { makePlan } from "./plan.js";
+import { type Plan, preparePlan } from "./plan.js";
+import type { Step } from "./step.js";
+import type { Tensor } from "./tensor.js";
 
 /** Work that an op is measured by. */
 export interface CalibrationCase {
@@ -26,7 +28,8 @@ const workingSets = [256 << 10, 8 << 20, 256 << 20];
 
 /**
  * Measures every backend: launch, bandwidth at three working sets, arithmetic, copying, and the share of these
- * limits that each case reaches. A few seconds a backend; `progress` is called before each step.
+ * limits that each case reaches. A few seconds a backend; `progress` is called before each step. A device that is drawn
+ * by the CPU is left out: nothing is ever chosen by its speed.
  */
 export async function calibrate(
   backends: readonly Backend[],
@@ -34,25 +37,27 @@ export async function calibrate(
   progress: (step: CalibrationStep) => void | Promise<void> = () => {},
 ): Promise<MachineConstants> {
   const constants: Record<string, BackendConstants> = {};
+  const measured = backends.filter((backend) => !isDevice(backend) || !backend.device.software);
   const perBackend = workingSets.length + 3 + cases.length;
   let done = 0;
-  for (const backend of backends) {
-    const say = (what: string) => progress({ backend: backend.id, what, done: done++, total: perBackend * backends.length });
+  for (const backend of measured) {
+    const say = (what: string) => progress({ backend: backend.id, what, done: done++, total: perBackend * measured.length });
     const readGBs: [number, number][] = [];
     for (const bytes of workingSets) {
       await say(`read ${bytes >> 20 ? `${bytes >> 20} MiB` : `${bytes >> 10} KiB`}`);
-      readGBs.push([bytes, backend.probe({ kind: "read", bytes })]);
+      readGBs.push([bytes, await backend.probe({ kind: "read", bytes })]);
     }
     await say("multiply-add");
-    const gflops = backend.probe({ kind: "madd" });
+    const gflops = await backend.probe({ kind: "madd" });
     await say("copy");
-    const copyGBs = backend.probe({ kind: "copy", bytes: 64 << 20 });
+    const copyGBs = await backend.probe({ kind: "copy", bytes: 64 << 20 });
     await say("launch");
-    const base: BackendConstants = { launchUs: launch(backend, cases), readGBs, gflops, copyGBs, ops: {} };
+    const overhead = await launch(backend, cases);
+    const base: BackendConstants = { ...overhead, readGBs, gflops, copyGBs, ops: {} };
     const shares: Record<string, { bandwidth: number[]; compute: number[] }> = {};
     for (const work of cases) {
       await say(`${work.op.id} ${Object.values(work.axes).join(" x ")}`);
-      const us = timeOf(backend, work);
+      const us = await timeOf(backend, work);
       if (us === undefined) continue;
       const { bytes, flops } = work.op.cost(work.axes, work.variant);
       const memoryUs = bytes / (bandwidthAt(readGBs, bytes) * 1e3);
@@ -73,71 +78,88 @@ function sharesOf({ bandwidth, compute }: { bandwidth: number[]; compute: number
   return { bandwidth: b ?? c ?? 0.5, compute: c ?? b ?? 0.5 };
 }
 
-/** Median microseconds of a bound run; undefined where the backend has no kernel for it. */
-function timeOf(backend: Backend, { op, axes, variant, inputs }: CalibrationCase): number | undefined {
+/** A step of a case with every tensor in the backend's memory; undefined where there is no kernel for it. */
+async function residentStep(
+  backend: Backend,
+  { op, axes, variant, inputs }: CalibrationCase,
+): Promise<{ step: Step; outputs: readonly Tensor[]; release(): void } | undefined> {
   if (typeof backend.kernel({ op, axes, variant }) === "string") return undefined;
-  const plan = makePlan({ backends: [backend], missing: [], constants: {} }, op, axes as AxesOf<Op>, variant as VariantOf<Op>, {
-    backend: backend.id,
-  });
-  const tensors: Record<string, unknown> = {};
+  const machine = { backends: [backend], missing: [], constants: {} };
+  const plan: Plan = await preparePlan(machine, op, axes as AxesOf<Op>, variant as VariantOf<Op>, { backend: backend.id });
   const given = inputs();
+  const tensors: Record<string, Tensor> = {};
   for (const name of presentTensors(op, variant)) {
-    const tensor = plan.alloc(name as never) as unknown as { data: Uint8Array };
-    if (given[name]) tensor.data.set(given[name] as Uint8Array);
+    const tensor = plan.alloc(name as never) as unknown as Tensor;
+    if (given[name]) tensor.upload(given[name] as never);
     tensors[name] = tensor;
   }
-  const inputNames = presentTensors(op, variant).filter((name) => given[name]);
-  const outputs = Object.fromEntries(Object.entries(tensors).filter(([name]) => !given[name]));
-  const step = plan.bind(Object.fromEntries(inputNames.map((name) => [name, tensors[name]])) as InputsOf<Op>, outputs);
+  const isOutput = (name: string) => (op.ports[name] as { role?: string }).role === "out";
+  const part = (wanted: boolean) => Object.fromEntries(Object.entries(tensors).filter(([name]) => isOutput(name) === wanted));
+  const step = plan.bind(part(false) as InputsOf<Op>, part(true));
+  return {
+    step,
+    outputs: Object.values(part(true)) as Tensor[],
+    release() {
+      step.dispose();
+      for (const tensor of Object.values(tensors)) tensor.dispose();
+    },
+  };
+}
+
+/** Median microseconds of a bound run; undefined where the backend has no kernel for it. */
+async function timeOf(backend: Backend, work: CalibrationCase): Promise<number | undefined> {
+  const bound = await residentStep(backend, work);
+  if (!bound) return undefined;
   try {
-    return medianUs(() => step.run(), 150);
+    return await medianUs(bound.step, isDevice(backend), 150);
   } finally {
-    step.dispose();
-    for (const tensor of Object.values(tensors)) (tensor as { dispose(): void }).dispose();
+    bound.release();
   }
 }
 
-/** The time of the smallest live run of the first case that the backend runs: no work, all overhead. */
-function launch(backend: Backend, cases: readonly CalibrationCase[]): number {
+/** The time of the smallest live run of the first case that the backend runs: no work, all overhead; and of its readback. */
+async function launch(backend: Backend, cases: readonly CalibrationCase[]): Promise<{ launchUs: number; readbackUs?: number }> {
   for (const { op, axes, variant } of cases) {
     const live = Object.keys(op.axes).find((name) => op.axes[name]?.live);
-    if (!live || typeof backend.kernel({ op, axes, variant }) === "string") continue;
+    if (!live) continue;
     const small = Object.fromEntries(Object.keys(axes).map((name) => [name, Math.max(1, op.axes[name]?.min ?? 1)]));
-    const plan = makePlan({ backends: [backend], missing: [], constants: {} }, op, small as AxesOf<Op>, variant as VariantOf<Op>, {
-      backend: backend.id,
-    });
-    const names = presentTensors(op, variant);
-    const tensors = Object.fromEntries(names.map((name) => [name, plan.alloc(name as never)]));
-    const isOutput = (name: string) => (op.ports[name] as { role?: string }).role === "out";
-    const step = plan.bind(
-      Object.fromEntries(names.filter((name) => !isOutput(name)).map((name) => [name, tensors[name]])) as InputsOf<Op>,
-      Object.fromEntries(names.filter(isOutput).map((name) => [name, tensors[name]])),
-    );
-    step.set(live as never, 0);
+    const bound = await residentStep(backend, { op, axes: small, variant, inputs: () => ({}) });
+    if (!bound) continue;
+    bound.step.set(live as never, 0);
     try {
-      return Math.max(
-        0.01,
-        medianUs(() => step.run(), 50),
-      );
+      const launchUs = Math.max(0.01, await medianUs(bound.step, isDevice(backend), 50));
+      if (!isDevice(backend)) return { launchUs };
+      const times: number[] = [];
+      for (let i = 0; i < 15; i++) {
+        const start = performance.now();
+        bound.step.run();
+        await bound.outputs[0]?.download();
+        times.push((performance.now() - start) * 1e3);
+      }
+      times.sort((a, b) => a - b);
+      return { launchUs, readbackUs: Math.max(1, (times[7] as number) - launchUs) };
     } finally {
-      step.dispose();
+      bound.release();
     }
   }
-  return 1;
+  return { launchUs: 1 };
 }
 
-/** Median of runs for about so many milliseconds; short runs are timed in groups. */
-function medianUs(run: () => void, milliseconds: number): number {
-  run();
+/** Median of runs for about so many milliseconds; short runs are timed in groups, those of a device with one wait a group. */
+async function medianUs(step: Step, waits: boolean, milliseconds: number): Promise<number> {
+  step.run();
+  await step.done();
   let start = performance.now();
-  run();
+  step.run();
+  if (waits) await step.done();
   const once = Math.max(performance.now() - start, 1e-4);
-  const group = Math.max(1, Math.floor(0.2 / once));
+  const group = Math.max(1, Math.floor((waits ? 4 : 0.2) / once));
   const times: number[] = [];
   const end = performance.now() + milliseconds;
   while (times.length < 3 || performance.now() < end) {
     start = performance.now();
-    for (let i = 0; i < group; i++) run();
+    for (let i = 0; i < group; i++) step.run();
+    if (waits) await step.done();
     times.push((performance.now() - start) / group);
   }
   times.sort((a, b) => a - b);

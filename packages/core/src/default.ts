@@ -33,7 +33,7 @@ export function setDefaultHotset(next: () => Promise<Hotset>): void {
 
 /** Plans on the default Hotset: validates, chooses a backend and prepares its kernel. */
 export async function plan<O extends Op>(op: O, axes: AxesOf<O>, variant: VariantOf<O>, settings: PlanSettings = {}): Promise<Plan<O>> {
-  return (await defaultHotset()).planSync(op, axes, variant, settings);
+  return (await defaultHotset()).plan(op, axes, variant, settings);
 }
 
 /** What `await op({ ... })` does. */

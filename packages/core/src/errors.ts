@@ -11,6 +11,7 @@ export type ErrorCode =
   | "detached"
   | "disposed"
   | "busy"
+  | "device"
   | "internal";
 
 export interface ErrorParts {

@@ -1,6 +1,6 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** A set of backends on one machine: plans, one-call forms, memory, and the reasons behind each choice. */
-import type { Backend, BackendSource } from "./backend.js";
+import { type Backend, type BackendSource, isDevice } from "./backend.js";
 import type { DType } from "./dtype.js";
 import { describe, HotsetError } from "./errors.js";
 import { js } from "./js/index.js";
@@ -10,7 +10,7 @@ import { checkAxes } from "./op/axes.js";
 import type { AnyVariant, Op } from "./op/define.js";
 import type { AxesOf, CallArguments, Results, VariantOf } from "./op/types.js";
 import { completeVariant } from "./op/variant.js";
-import { allocTensor, makePlan, type Plan, type PlanSettings } from "./plan.js";
+import { allocTensor, makePlan, type Plan, type PlanSettings, preparePlan } from "./plan.js";
 import { type Candidate, type Machine, type Missing, rank } from "./select.js";
 import type { Tensor } from "./tensor.js";
 
@@ -86,12 +86,13 @@ export class Hotset {
     this.#calls = new OneCall(this.#machine);
   }
 
-  /** Validates, chooses a backend and prepares its kernel. */
+  /** Validates, chooses a backend and prepares its kernel: on a device it is compiled here. */
   async plan<O extends Op>(op: O, axes: AxesOf<O>, variant: VariantOf<O>, settings: PlanSettings = {}): Promise<Plan<O>> {
-    return this.planSync(op, axes, variant, settings);
+    this.#live("plan");
+    return preparePlan(this.#machine, op, axes, variant, settings);
   }
 
-  /** The same without a promise, for backends that need none. */
+  /** The same without a promise, for the CPU; devices, which compile first, are left out or refused. */
   planSync<O extends Op>(op: O, axes: AxesOf<O>, variant: VariantOf<O>, settings: PlanSettings = {}): Plan<O> {
     this.#live("plan");
     return makePlan(this.#machine, op, axes, variant, settings);
@@ -100,7 +101,7 @@ export class Hotset {
   /** Plans (cached), allocates the outputs that are not given, and runs. */
   async call<O extends Op>(op: O, args: CallArguments<O["axes"], O["ports"]>): Promise<Results<O["ports"]>> {
     this.#live("call");
-    return this.#calls.run(op, args as Record<string, unknown>) as Results<O["ports"]>;
+    return this.#calls.run(op, args as Record<string, unknown>) as Results<O["ports"]> | Promise<Results<O["ports"]>>;
   }
 
   /** Every backend with its predicted time for this work, or the reason why it cannot; fastest first. */
@@ -113,13 +114,19 @@ export class Hotset {
     this.#live("explain");
     const complete = completeVariant(op, variant as AnyVariant);
     checkAxes(op, axes, complete);
-    return rank(this.#machine, op, axes, complete, resident).candidates;
+    return rank(this.#machine, op, axes, complete, { resident }).candidates;
   }
 
-  /** A tensor in one backend's memory: read there without a copy, and safe in asynchronous runs. */
+  /**
+   * A tensor in one backend's memory: read there without a copy, and safe in asynchronous runs. Default: the first
+   * backend on the CPU.
+   */
   alloc<D extends DType>(dtype: D, shape: readonly number[], backend?: string): Tensor<D> {
     this.#live("alloc");
-    const found = backend === undefined ? this.#machine.backends[0] : this.#machine.backends.find(({ id }) => id === backend);
+    const found =
+      backend === undefined
+        ? this.#machine.backends.find((one) => !isDevice(one))
+        : this.#machine.backends.find(({ id }) => id === backend);
     if (!found)
       throw new HotsetError("argument", {
         where: "alloc",

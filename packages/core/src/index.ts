@@ -2,9 +2,10 @@
  * Hotset's API: ops, plans and selection. `hotset` re-exports all of it and finds the installed backends;
  * this package alone has the `js` backend only.
  */
-export type { Backend, BackendId, BackendLoader, BackendSource } from "./backend.js";
+export type { Backend, BackendId, BackendLoader, BackendSource, DeviceBackend, HostBackend } from "./backend.js";
 export { type CalibrationCase, type CalibrationStep, calibrate } from "./calibrate.js";
 export { defaultHotset, plan, setDefaultHotset } from "./default.js";
+export type { DeviceBuffer, DeviceRecorder } from "./device.js";
 export type { DType, HostArray, Storage } from "./dtype.js";
 export { BackendLoadError, DTypeError, type ErrorCode, FormatError, HotsetError, ShapeError, UnsupportedError } from "./errors.js";
 export { bf16ToNumber, f16ToNumber, toBf16, toF16, toI8Rows } from "./half.js";
@@ -13,9 +14,9 @@ export { js } from "./js/index.js";
 export * as kvCache from "./kv-cache/index.js";
 export type { BackendConstants, MachineConstants, OpShares, Prediction } from "./machine.js";
 export type { Op } from "./op/define.js";
-export type { AxesOf, CallArguments, InputsOf, OutputsOf, Results, TensorLike, TensorValue, VariantOf } from "./op/types.js";
+export type { AxesOf, CallArguments, DeviceValue, InputsOf, OutputsOf, Results, TensorLike, TensorValue, VariantOf } from "./op/types.js";
 export type { Plan, PlanSettings } from "./plan.js";
 export * as search from "./search/index.js";
-export type { Candidate, Missing } from "./select.js";
+export type { Candidate, Missing, Residency } from "./select.js";
 export type { Step } from "./step.js";
 export type { Tensor } from "./tensor.js";

@@ -12,6 +12,8 @@ export interface BackendConstants {
   gflops: number;
   /** GB/s of copying what does not lie in this backend's memory. */
   copyGBs: number;
+  /** Devices: microseconds from the end of a run to its result on the host, whatever its size. */
+  readbackUs?: number;
   /** Share of the two limits that an op was measured to reach; missing ops use the defaults. */
   ops: Readonly<Record<string, OpShares>>;
 }
@@ -27,14 +29,14 @@ export type MachineConstants = Readonly<Record<string, BackendConstants>>;
 const defaultShares: OpShares = { bandwidth: 0.8, compute: 0.6 };
 
 /** Rough figures of a laptop core, times the threads where the memory bus allows: good enough to order the backends. */
-export function defaultConstants(backend: Pick<Backend, "id" | "threads" | "inPlace">): BackendConstants {
+export function defaultConstants(backend: Pick<Backend, "id" | "threads">): BackendConstants {
   const threads = backend.threads;
   const perCore = {
     native: { read: 12, gflops: 50, launch: 0.3 },
     wasm: { read: 8, gflops: 12, launch: 0.3 },
     js: { read: 2, gflops: 1.2, launch: 0.2 },
-    cuda: { read: 600, gflops: 8000, launch: 12 },
-    webgpu: { read: 100, gflops: 1000, launch: 60 },
+    cuda: { read: 600, gflops: 8000, launch: 8 },
+    webgpu: { read: 100, gflops: 1000, launch: 40 },
   }[backend.id];
   const device = backend.id === "cuda" || backend.id === "webgpu";
   const parallel = device ? 1 : threads;
@@ -49,6 +51,7 @@ export function defaultConstants(backend: Pick<Backend, "id" | "threads" | "inPl
         ],
     gflops: perCore.gflops * parallel,
     copyGBs: device ? 8 : 6,
+    ...(device ? { readbackUs: backend.id === "cuda" ? 15 : 300 } : {}),
     ops: {},
   };
 }
@@ -69,25 +72,35 @@ export function bandwidthAt(points: BackendConstants["readGBs"], bytes: number):
   return lastRate;
 }
 
+/** Bytes that a run copies. */
+export interface Transfer {
+  /** Into the backend's memory before it. */
+  readonly upload: number;
+  /** Out of it afterwards. */
+  readonly download: number;
+  /** Between the host and another device, in whose memory they lie. */
+  readonly foreign: number;
+}
+
 export interface Prediction {
   readonly us: number;
   readonly launchUs: number;
   readonly transferUs: number;
+  /** Waiting for outputs on the host, and bringing them there: devices only. */
+  readonly readbackUs: number;
   readonly memoryUs: number;
   readonly computeUs: number;
 }
 
-/** Launch + transfer of what is not resident + the slower of memory and arithmetic. */
-export function predict(constants: BackendConstants, opId: string, cost: Cost, transferBytes: number): Prediction {
+/** Launch + transfer of what is not resident + the slower of memory and arithmetic + readback. */
+export function predict(constants: BackendConstants, opId: string, cost: Cost, { upload, download, foreign }: Transfer): Prediction {
   const shares = constants.ops[opId] ?? defaultShares;
   const memoryUs = cost.bytes / (bandwidthAt(constants.readGBs, cost.bytes) * shares.bandwidth * 1e3);
   const computeUs = cost.flops / (constants.gflops * shares.compute * 1e3);
-  const transferUs = transferBytes / (constants.copyGBs * 1e3);
-  return {
-    us: constants.launchUs + transferUs + Math.max(memoryUs, computeUs),
-    launchUs: constants.launchUs,
-    transferUs,
-    memoryUs,
-    computeUs,
-  };
+  const us = (bytes: number): number => bytes / (constants.copyGBs * 1e3);
+  const waits = constants.readbackUs !== undefined && download > 0;
+  const readbackUs = waits ? (constants.readbackUs as number) + us(download) : 0;
+  const transferUs = us(upload + foreign + (constants.readbackUs === undefined ? download : 0));
+  const { launchUs } = constants;
+  return { us: launchUs + transferUs + Math.max(memoryUs, computeUs) + readbackUs, launchUs, transferUs, readbackUs, memoryUs, computeUs };
 }

@@ -1,192 +1,39 @@
 /// <reference lib="esnext.disposable" preserve="true" />
-/** A kernel with its buffers: the hot path. */
-import type { Backend, BoundKernel, Fault, Kernel } from "./backend.js";
-import type { HostArray } from "./dtype.js";
+/** A kernel with its buffers: what `plan.bind` gives, and what both kinds of step share. */
+import type { Fault } from "./backend.js";
+import type { DeviceRecorder } from "./device.js";
 import { HotsetError } from "./errors.js";
 import { checkSetting, dimSize, dimText } from "./op/axes.js";
-import type { AnyAxes, AnyVariant, Op, Port, ScalarPort, TensorPort } from "./op/define.js";
+import type { AnyAxes, Op, Port, ScalarPort, TensorPort } from "./op/define.js";
 import type { Results, SettableOf } from "./op/types.js";
-import type { Allocation } from "./tensor.js";
 
-type StepOutputs<O extends Op> = Omit<Results<O["ports"]>, "backend" | "kernel">;
+export type StepOutputs<O extends Op> = Omit<Results<O["ports"]>, "backend" | "kernel">;
 
-export class Step<O extends Op = Op> {
-  /** The output arrays, the same at every run. */
+export interface Step<O extends Op = Op> {
+  /** The output arrays, the same at every run. An output that stays on a device is read with its tensor's `download`. */
   readonly outputs: StepOutputs<O>;
-  readonly #op: Op;
-  readonly #backend: Backend;
-  readonly #kernel: Kernel;
-  readonly #axes: AnyAxes;
-  readonly #variant: AnyVariant;
-  readonly #tensors: Readonly<Record<string, HostArray>>;
-  readonly #pitch: Readonly<Record<string, number>>;
-  readonly #settings: Record<string, number> = {};
-  readonly #views: HostArray[];
-  readonly #lengths: number[];
-  #bound: BoundKernel;
-  #staged: { bound: BoundKernel; tensors: Record<string, HostArray>; release(): void } | undefined;
-  #state: "ready" | "running" | "disposed" = "ready";
-
-  constructor(
-    op: Op,
-    backend: Backend,
-    kernel: Kernel,
-    axes: AnyAxes,
-    variant: AnyVariant,
-    tensors: Readonly<Record<string, HostArray>>,
-    pitch: Readonly<Record<string, number>>,
-    scalars: Readonly<Record<string, number>>,
-  ) {
-    this.#op = op;
-    this.#backend = backend;
-    this.#kernel = kernel;
-    this.#axes = axes;
-    this.#variant = variant;
-    this.#tensors = tensors;
-    this.#pitch = pitch;
-    Object.assign(this.#settings, completeScalars(op, scalars, axes));
-    for (const name of Object.keys(scalars)) {
-      if (op.ports[name]?.kind !== "scalar") checkSetting(op, name, scalars[name] as number, axes);
-    }
-    this.#views = Object.values(tensors);
-    this.#lengths = this.#views.map((view) => view.length);
-    this.outputs = Object.fromEntries(
-      Object.entries(tensors).filter(([name]) => (op.ports[name] as TensorPort).role === "out"),
-    ) as StepOutputs<O>;
-    this.#bound = this.#bind(tensors);
-    for (const [name, value] of Object.entries(scalars)) if (op.axes[name]) this.set(name as SettableOf<O> & string, value);
-  }
-
-  /** Runs to the end on this thread (and the backend's own). Throws HotsetError; never allocates. */
-  run(): StepOutputs<O> {
-    if (this.#state !== "ready") throw this.#refusal("run");
-    const views = this.#views;
-    for (let i = 0; i < views.length; i++) if ((views[i] as HostArray).length !== this.#lengths[i]) throw this.#detached(i);
-    const fault = this.#bound.run();
-    if (fault !== undefined) throw faultError(this.#op, this.#axes, fault);
-    return this.outputs;
-  }
-
   /**
-   * The same off this thread, where the backend can. Arrays that could be transferred meanwhile are copied now
-   * and outputs copied back at the end; tensors from `alloc` and shared arrays are used in place.
+   * On the CPU: runs to the end on this thread and the backend's own; allocates nothing. On a device: queues the run
+   * and returns, where every tensor is resident; throws where one is a host array. Throws HotsetError.
    */
-  async runAsync(): Promise<StepOutputs<O>> {
-    if (this.#state !== "ready") throw this.#refusal("runAsync");
-    const detached = this.#views.findIndex((view, i) => view.length !== this.#lengths[i]);
-    if (detached >= 0) throw this.#detached(detached);
-    this.#state = "running";
-    try {
-      this.#staged ??= this.#stage();
-      const staged = this.#staged;
-      for (const [name, view] of Object.entries(staged.tensors))
-        if (view !== this.#tensors[name] && this.#isRead(name)) copyInto(view, this.#tensors[name] as HostArray);
-      const fault = await staged.bound.start();
-      if ((this.#state as string) === "disposed") throw this.#refusal("runAsync");
-      for (const [name, view] of Object.entries(staged.tensors)) {
-        if (view === this.#tensors[name] || (this.#op.ports[name] as TensorPort).role === "in") continue;
-        const target = this.#tensors[name] as HostArray;
-        if (target.length !== view.length) throw this.#detached(this.#views.indexOf(target));
-        copyInto(target, view);
-      }
-      if (fault !== undefined) throw faultError(this.#op, this.#axes, fault);
-      return this.outputs;
-    } finally {
-      if ((this.#state as string) === "disposed") this.#release();
-      else this.#state = "ready";
-    }
-  }
-
+  run(): StepOutputs<O>;
+  /** Waits for the runs that a device has queued; rejects with what went wrong in them. At once on the CPU. */
+  done(): Promise<void>;
+  /**
+   * Runs off this thread, where the backend can. On the CPU, arrays that could be transferred meanwhile are copied now
+   * and outputs copied back at the end. On a device, host inputs go up, and outputs on the host come back.
+   */
+  runAsync(): Promise<StepOutputs<O>>;
+  /** Records a run into the caller's own pass, encoder or stream, in which all tensors must be resident. Devices only. */
+  encode(recorder: DeviceRecorder): void;
+  /** Microseconds of one run: by the device's own clock where it has one. */
+  time(): Promise<number>;
   /** Sets a scalar, or the actual size of a live axis (at most the plan's), for the runs that follow. */
-  set(name: SettableOf<O> & string, value: number): this {
-    if (this.#state !== "ready") throw this.#refusal("set");
-    checkSetting(this.#op, name, value, this.#axes);
-    const stored = asStored(this.#op, name, value);
-    this.#settings[name] = stored;
-    this.#bound.set(name, stored);
-    this.#staged?.bound.set(name, stored);
-    return this;
-  }
-
+  set(name: SettableOf<O> & string, value: number): this;
   /** Releases the kernel's memory. A run in flight ends first; its promise rejects. */
-  dispose(): void {
-    const running = this.#state === "running";
-    if (this.#state === "disposed") return;
-    this.#state = "disposed";
-    if (!running) this.#release();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-
-  #release(): void {
-    this.#bound.release();
-    this.#staged?.release();
-    this.#staged = undefined;
-  }
-
-  #bind(tensors: Readonly<Record<string, HostArray>>): BoundKernel {
-    const scalars = Object.fromEntries(Object.entries(this.#settings).filter(([name]) => this.#op.ports[name]?.kind === "scalar"));
-    const bound = this.#kernel.bind({ op: this.#op, axes: this.#axes, variant: this.#variant, tensors, pitch: this.#pitch, scalars });
-    for (const name of Object.keys(this.#settings)) if (this.#op.axes[name]) bound.set(name, this.#settings[name] as number);
-    return bound;
-  }
-
-  #stage(): { bound: BoundKernel; tensors: Record<string, HostArray>; release(): void } {
-    const owned: Allocation[] = [];
-    const tensors: Record<string, HostArray> = {};
-    try {
-      for (const [name, view] of Object.entries(this.#tensors)) {
-        if (isShared(view) || this.#backend.owns(view)) {
-          tensors[name] = view;
-          continue;
-        }
-        const allocation = this.#backend.alloc(view.byteLength);
-        const Storage = view.constructor as new (buffer: ArrayBufferLike, byteOffset: number, length: number) => HostArray;
-        owned.push(allocation);
-        tensors[name] = new Storage(allocation.bytes.buffer, allocation.bytes.byteOffset, view.length);
-      }
-      const bound = this.#bind(tensors);
-      return {
-        bound,
-        tensors,
-        release: () => {
-          bound.release();
-          for (const allocation of owned) allocation.release();
-        },
-      };
-    } catch (error) {
-      for (const allocation of owned) allocation.release();
-      throw error;
-    }
-  }
-
-  /** Also an output that a run may leave partly as it was: where a live axis is set below the plan's size. */
-  #isRead(name: string): boolean {
-    return (this.#op.ports[name] as TensorPort).role !== "out" || Object.keys(this.#settings).some((setting) => this.#op.axes[setting]);
-  }
-
-  #refusal(method: string): HotsetError {
-    const where = `${this.#op.id}: step.${method}`;
-    if (this.#state === "disposed")
-      return new HotsetError("disposed", { where, expected: "a live step", received: "one that was disposed" });
-    return new HotsetError("busy", {
-      where,
-      expected: "a step that is not running",
-      received: "one whose runAsync has not ended",
-      hint: "Await it, or bind a second step for work at the same time.",
-    });
-  }
-
-  #detached(i: number): HotsetError {
-    return detachedError(this.#op, Object.keys(this.#tensors)[i] as string, this.#lengths[i] as number, this.#views[i]?.length ?? 0);
-  }
+  dispose(): void;
+  [Symbol.dispose](): void;
 }
-
-const isShared = (view: ArrayBufferView): boolean => typeof SharedArrayBuffer !== "undefined" && view.buffer instanceof SharedArrayBuffer;
-
-const copyInto = (target: HostArray, source: HostArray): void => (target as Uint8Array).set(source as Uint8Array);
 
 /** The error for a buffer that was transferred or resized after it was checked. */
 export function detachedError(op: Op, name: string, expected: number, received: number): HotsetError {
@@ -216,7 +63,7 @@ function initialScalar(op: Op, name: string, port: ScalarPort, given: Readonly<R
 }
 
 /** The value a kernel sees: f32 scalars are rounded once, here, so that every backend gets the same. */
-function asStored(op: Op, name: string, value: number): number {
+export function asStored(op: Op, name: string, value: number): number {
   const port = op.ports[name];
   return port?.kind === "scalar" && port.dtype === "f32" ? Math.fround(value) : value;
 }
@@ -246,5 +93,17 @@ export function faultError(op: Op, axes: AnyAxes, { code, port, index, value }: 
     expected: `${port}[${index}] to be ${range}`,
     received: `${value}`,
     hint: "That entry was skipped; the rest was done.",
+  });
+}
+
+/** The error for a step that is disposed of, or that is running. */
+export function refusal(op: Op, method: string, disposed: boolean): HotsetError {
+  const where = `${op.id}: step.${method}`;
+  if (disposed) return new HotsetError("disposed", { where, expected: "a live step", received: "one that was disposed" });
+  return new HotsetError("busy", {
+    where,
+    expected: "a step that is not running",
+    received: "one whose runAsync has not ended",
+    hint: "Await it, or bind a second step for work at the same time.",
   });
 }

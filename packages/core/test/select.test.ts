@@ -10,12 +10,22 @@ const constants = (launchUs: number, gbPerS: number, gflops: number, copyGBs = 5
   ops: {},
 });
 
+const none = { upload: 0, download: 0, foreign: 0 };
+
 describe("the predicted time", () => {
   it("is launch + transfer + the slower of memory and arithmetic", () => {
     const both = { ...constants(3, 10, 100), ops: { x: { bandwidth: 0.5, compute: 0.25 } } };
-    expect(predict(both, "x", { bytes: 50_000, flops: 0 }, 0).us).toBeCloseTo(3 + 10, 9);
-    expect(predict(both, "x", { bytes: 50_000, flops: 1e6 }, 0).us).toBeCloseTo(3 + 40, 9);
-    expect(predict(both, "x", { bytes: 50_000, flops: 1e6 }, 25_000).us).toBeCloseTo(3 + 40 + 5, 9);
+    expect(predict(both, "x", { bytes: 50_000, flops: 0 }, none).us).toBeCloseTo(3 + 10, 9);
+    expect(predict(both, "x", { bytes: 50_000, flops: 1e6 }, none).us).toBeCloseTo(3 + 40, 9);
+    expect(predict(both, "x", { bytes: 50_000, flops: 1e6 }, { ...none, upload: 15_000, download: 10_000 }).us).toBeCloseTo(3 + 40 + 5, 9);
+  });
+
+  it("counts what a device takes to bring back a result: a wait, and the bytes", () => {
+    const device = { ...constants(10, 100, 1000, 5), readbackUs: 200 };
+    const stays = predict(device, "x", { bytes: 0, flops: 0 }, { ...none, upload: 50_000 });
+    expect([stays.us, stays.transferUs, stays.readbackUs]).toEqual([20, 10, 0]);
+    const back = predict(device, "x", { bytes: 0, flops: 0 }, { ...none, download: 50_000 });
+    expect([back.us, back.transferUs, back.readbackUs]).toEqual([220, 0, 210]);
   });
 
   it("reads bandwidth between the measured working sets", () => {

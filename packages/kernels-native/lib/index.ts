@@ -2,8 +2,8 @@
 import {
   type Allocation,
   allocShared,
-  type Backend,
   BackendLoadError,
+  type HostBackend,
   type Kernel,
   type KernelRequest,
   Params,
@@ -23,7 +23,7 @@ export interface NativeSettings {
 }
 
 /** Loads the addon. Throws BackendLoadError where there is none for this platform or it does not load. */
-export function native(settings: NativeSettings = {}): Backend {
+export function native(settings: NativeSettings = {}): HostBackend {
   const addon = loadAddon();
   const wanted = settings.isa ?? (process.env.HOTSET_ISA || undefined);
   return new NativeBackend(addon, chooseIsa(addon.describe(), wanted), threadSetting(settings.threads));
@@ -49,7 +49,7 @@ function chooseIsa(sets: readonly IsaInfo[], wanted: string | undefined): IsaInf
   });
 }
 
-class NativeBackend implements Backend {
+class NativeBackend implements HostBackend {
   readonly id = "native" as const;
   readonly target: string;
   readonly name: string;

@@ -1,12 +1,12 @@
 /** Backend `wasm`: AssemblyScript kernels in one memory, on as many threads as there are workers for. */
 import {
   type Allocation,
-  type Backend,
   BackendLoadError,
   type Binding,
   type BoundKernel,
   dtypes,
   type Fault,
+  type HostBackend,
   type Kernel,
   type KernelRequest,
   layoutOf,
@@ -41,7 +41,7 @@ export interface WasmSettings {
 }
 
 /** Makes the backend on a host. Throws BackendLoadError where no build can be used. */
-export async function makeBackend(host: Host, { build, threads, memory, shared }: WasmSettings): Promise<Backend> {
+export async function makeBackend(host: Host, { build, threads, memory, shared }: WasmSettings): Promise<HostBackend> {
   const notes: string[] = [];
   const wanted = host.threads(threads);
   const sharing = shared === false ? "switched off" : sharedMemory();
@@ -78,7 +78,7 @@ async function startWorkers(host: Host, { module, arena }: Instance, threads: nu
   return undefined;
 }
 
-class WasmBackend implements Backend {
+class WasmBackend implements HostBackend {
   readonly id = "wasm" as const;
   readonly target: string;
   readonly name: string;

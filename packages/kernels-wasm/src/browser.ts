@@ -1,5 +1,5 @@
 /** `@hotset/kernels-wasm` in pages and bundles: builds come with the code; workers are made from a Blob. */
-import { type Backend, HotsetError } from "@hotset/core/backend";
+import { type HostBackend, HotsetError } from "@hotset/core/backend";
 import { makeBackend, type WasmSettings } from "./backend.js";
 import { embedded } from "./embedded.js";
 import { type Host, workerProgram } from "./host.js";
@@ -8,7 +8,7 @@ export type { WasmSettings } from "./backend.js";
 export { type Build, wasmBuilds } from "./builds.js";
 
 /** Loads the best build that this engine takes. Throws BackendLoadError with the reason and what to do. */
-export const wasm = (settings: WasmSettings = {}): Promise<Backend> => makeBackend(page, settings);
+export const wasm = (settings: WasmSettings = {}): Promise<HostBackend> => makeBackend(page, settings);
 
 const source = `${workerProgram}
 onmessage = ({ data }) => work(data, postMessage);`;

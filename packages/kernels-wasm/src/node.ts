@@ -1,7 +1,7 @@
 /** `@hotset/kernels-wasm` in Node: builds are files that are checked before they are loaded; workers are worker threads. */
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
-import type { Backend } from "@hotset/core/backend";
+import type { HostBackend } from "@hotset/core/backend";
 import { readChecked, threadSetting } from "@hotset/core/node";
 import { makeBackend, type WasmSettings } from "./backend.js";
 import { type Host, workerProgram } from "./host.js";
@@ -10,7 +10,7 @@ export type { WasmSettings } from "./backend.js";
 export { type Build, wasmBuilds } from "./builds.js";
 
 /** Loads the best build that this engine takes. Throws BackendLoadError with the reason and what to do. */
-export const wasm = (settings: WasmSettings = {}): Promise<Backend> => makeBackend(node, settings);
+export const wasm = (settings: WasmSettings = {}): Promise<HostBackend> => makeBackend(node, settings);
 
 const source = `${workerProgram}
 const { parentPort, workerData } = require("node:worker_threads");

@@ -1,13 +1,13 @@
 /** Backend `js`: the reference of each op, as it is. Always there; exact; slow. */
-import type { Backend, Binding, BoundKernel, Fault, Kernel, KernelRequest, Probe } from "../backend.js";
+import type { Binding, BoundKernel, Fault, HostBackend, Kernel, KernelRequest, Probe } from "../backend.js";
 import type { Allocation } from "../tensor.js";
 import { probeCopy, probeMadd, probeRead } from "./probe.js";
 
-export function js(): Backend {
+export function js(): HostBackend {
   return new JsBackend();
 }
 
-class JsBackend implements Backend {
+class JsBackend implements HostBackend {
   readonly id = "js" as const;
   readonly target = "js";
   readonly name = "js, 1 thread";

@@ -27,6 +27,8 @@ export interface GivenTensor {
   readonly length: number;
   readonly shape?: readonly number[] | undefined;
   readonly rowPitch?: number | undefined;
+  /** A runtime's own buffer: it may be longer than the tensor in it. */
+  readonly atLeast?: boolean | undefined;
 }
 
 /**
@@ -70,7 +72,7 @@ export function solveAxes(op: Op, explicit: AnyAxes, tensors: Readonly<Record<st
   for (let learned = true; learned; ) {
     learned = false;
     for (const [name, tensor] of Object.entries(tensors)) {
-      if (tensor.shape || tensor.rowPitch) continue;
+      if (tensor.shape || tensor.rowPitch || tensor.atLeast) continue;
       const found = solveFlat(op.ports[name] as TensorPort, tensor, axes);
       if (!found) continue;
       if (!Number.isInteger(found.size))
@@ -143,7 +145,8 @@ export function checkTensor(op: Op, name: string, tensor: GivenTensor, axes: Any
   const shape = portShape(port, axes);
   const dense = storageLength(tensor.dtype, shape);
   const shapeFits = tensor.shape === undefined || tensor.shape.every((size, i) => size === shape[i]);
-  if (shapeFits && tensor.rowPitch === undefined && tensor.length === dense) return;
+  const lengthFits = tensor.atLeast ? tensor.length >= dense : tensor.length === dense;
+  if (shapeFits && tensor.rowPitch === undefined && lengthFits) return;
   const sizes = `${name} ${shapeText(port)} = [${shape.join(", ")}]`;
   if (!shapeFits) throw new ShapeError({ where: op.id, expected: sizes, received: `[${tensor.shape?.join(", ")}]` });
   if (tensor.rowPitch === undefined)

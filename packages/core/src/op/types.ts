@@ -1,4 +1,5 @@
 /** The TypeScript types of an op's inputs, outputs and variant, read from its declaration. */
+import type { DeviceBuffer } from "../device.js";
 import type { DType, Storage } from "../dtype.js";
 import type { Tensor } from "../tensor.js";
 import type { Axis, Op, OptionPort, Port, Role, ScalarPort, TensorPort } from "./define.js";
@@ -10,16 +11,26 @@ type DTypeOf<T> = T extends TensorPort<infer D> ? D : never;
 
 /** A typed array with what it cannot say itself. `dtype` is needed for f16 and bf16, which share Uint16Array. */
 export interface TensorValue<D extends DType = DType> {
-  readonly data: Storage[D];
+  readonly data: Storage[D] | Tensor<D>;
   readonly dtype?: D;
   /** Sizes of the axes, outermost first. Left out: solved from the length and the other tensors. */
   readonly shape?: readonly number[];
   /** Storage elements from one row to the next, for ports that allow it. Default: rows are dense. */
   readonly rowPitch?: number;
 }
-/** What a tensor port takes: a typed array, one with its dtype and shape, or a tensor made by `alloc`. */
+/** A runtime's own buffer on a device: a GPUBuffer as it is, or a CUDA pointer. For plans on that backend. */
+export interface DeviceValue<D extends DType = DType> {
+  readonly data: DeviceBuffer;
+  readonly dtype: D;
+  /** Bytes from the buffer's start to the first element; default 0. */
+  readonly offset?: number;
+  /** Sizes of the axes, outermost first. Left out: those of the plan. */
+  readonly shape?: readonly number[];
+  readonly rowPitch?: number;
+}
+/** What a tensor port takes: a typed array, one with its dtype and shape, a tensor made by `alloc`, or a runtime's buffer. */
 export type TensorLike<D extends DType = DType> = AnyOf<D> | Tensor<D>;
-type AnyOf<D extends DType> = D extends DType ? Storage[D] | TensorValue<D> | Tensor<D> : never;
+type AnyOf<D extends DType> = D extends DType ? Storage[D] | TensorValue<D> | DeviceValue<D> | Tensor<D> : never;
 
 export type AxesOf<O extends Op> = { readonly [K in keyof O["axes"]]: number };
 

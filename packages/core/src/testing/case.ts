@@ -55,12 +55,12 @@ export interface Mutant {
 }
 
 /** Runs the op on the backend under test; outputs by port. */
-export type Runner = (axes: AnyAxes, variant: AnyVariant, inputs: Tensors) => Tensors;
+export type Runner = (axes: AnyAxes, variant: AnyVariant, inputs: Tensors) => Promise<Tensors>;
 
 /** A property that holds whatever the inputs; returns what is wrong, or nothing. */
 export interface Law {
   readonly name: string;
-  check(run: Runner, request: InputRequest): string | undefined;
+  check(run: Runner, request: InputRequest): Promise<string | undefined>;
   /** The sizes it is checked at. */
   readonly axes: AnyAxes;
 }

@@ -1,5 +1,5 @@
 /** Buffers that show what a kernel did wrong: canaries on both sides, poisoned outputs, starts off alignment. */
-import type { Backend } from "../backend.js";
+import { type Backend, isDevice } from "../backend.js";
 import { type DType, dtypes, type HostArray } from "../dtype.js";
 import type { Allocation } from "../tensor.js";
 
@@ -40,7 +40,7 @@ export function guarded(backend: Backend, placement: Placement, dtype: DType, le
 }
 
 function allocate(backend: Backend, placement: Placement, bytes: number): Allocation {
-  if (placement === "owned") return backend.alloc(bytes);
+  if (placement === "owned" && !isDevice(backend)) return backend.alloc(bytes);
   const buffer = placement === "shared" && typeof SharedArrayBuffer !== "undefined" ? new SharedArrayBuffer(bytes) : new ArrayBuffer(bytes);
   return { bytes: new Uint8Array(buffer), release() {} };
 }

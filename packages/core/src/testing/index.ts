@@ -11,7 +11,9 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Backend } from "../backend.js";
-import { suiteOf } from "./suite.js";
+import type { AnyVariant, Op } from "../op/define.js";
+import { variantKey } from "../op/variant.js";
+import { softwareLimit, suiteOf } from "./suite.js";
 import { observedRows, type SupportRow, supportProblems, targetOf } from "./support-rows.js";
 
 export { type BenchCase, type Case, casesOf, type OpCases } from "./case.js";
@@ -26,9 +28,21 @@ export { observedRows, plannedRows, type SupportRow, supportProblems, targetOf }
 /** Registers the suite for one backend. */
 export async function conformance(backend: Backend): Promise<void> {
   const only = process.env.HOTSET_CASE || undefined;
-  const { items, coverage } = await suiteOf(backend, { only });
+  const { items, coverage, left } = await suiteOf(backend, { only });
   describe(`conformance of ${backend.name}`, () => {
     for (const { name, run } of items) it(name, run);
+
+    it.runIf(left.length > 0 && only === undefined)(
+      `leaves ${left.length} cases above ${softwareLimit.flops} flops or ${softwareLimit.results} results to real devices, by name`,
+      () => {
+        for (const { op, variant } of items) {
+          const share = (names: readonly { readonly op: Op; readonly variant: AnyVariant }[]) =>
+            names.filter((item) => item.op === op && variantKey(op, item.variant) === variantKey(op, variant)).length;
+          expect(share(items), `${op.id} ${variantKey(op, variant)} has cases left to run`).toBeGreaterThan(5);
+        }
+        console.log(`${backend.name} leaves to real devices:\n  ${left.join("\n  ")}`);
+      },
+    );
 
     it.runIf(only === undefined)("runs what support.json claims, and nothing silently", () => {
       expect(coverage.kernels.size, `${backend.name} ran no case at all`).toBeGreaterThan(0);

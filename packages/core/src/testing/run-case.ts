@@ -1,15 +1,16 @@
 /** Running a case on a backend, with everything a kernel can do wrong watched. */
-import type { Backend } from "../backend.js";
+import { type Backend, isDevice } from "../backend.js";
 import type { HostArray } from "../dtype.js";
 import { HotsetError } from "../errors.js";
 import type { AnyAxes, AnyVariant, Op, TensorPort } from "../op/define.js";
 import type { AxesOf, InputsOf, OutputsOf, VariantOf } from "../op/types.js";
-import { makePlan } from "../plan.js";
+import { preparePlan } from "../plan.js";
 import { faultError, type Step } from "../step.js";
 import type { OpCases, Runner, Tensors } from "./case.js";
 import { firstOtherBits } from "./compare.js";
 import { type Guarded, guarded, type Placement } from "./guard.js";
 import { dtypeOf, judge, type Prepared } from "./prepared.js";
+import { type ResidentTensors, residentTensors } from "./resident.js";
 
 export interface Outcome {
   /** The kernel that ran, or the backend's reason why none did. */
@@ -20,7 +21,7 @@ export interface Outcome {
 }
 
 /** Host backends owe equal bits for exact ops; devices are judged by tolerance. */
-export const isExact = (backend: Backend): boolean => backend.id === "js" || backend.id === "native" || backend.id === "wasm";
+export const isExact = (backend: Backend): boolean => !isDevice(backend);
 
 export async function runCase(backend: Backend, prepared: Prepared, cases: OpCases, placement: Placement, shift: number): Promise<Outcome> {
   const { op, axes, variant } = prepared;
@@ -30,26 +31,34 @@ export async function runCase(backend: Backend, prepared: Prepared, cases: OpCas
   const say = (problem: string | undefined, when: string) => problem && problems.push(`${problem} [${when}, ${kernel.name}, ${placement}]`);
 
   const buffers: Record<string, Guarded> = {};
-  const plan = makePlan({ backends: [backend], missing: [], constants: {} }, op, axes as AxesOf<Op>, variant as VariantOf<Op>, {
+  const plan = await preparePlan({ backends: [backend], missing: [], constants: {} }, op, axes as AxesOf<Op>, variant as VariantOf<Op>, {
     backend: backend.id,
   });
   let step: Step | undefined;
+  let resident: ResidentTensors | undefined;
   try {
     for (const [name, data] of Object.entries({ ...prepared.expected, ...prepared.inputs }))
       buffers[name] = guarded(backend, placement, dtypeOf(op, name, variant), data.length, shift);
     step = plan.bind(...tensorArguments(prepared, buffers));
     for (const [name, size] of Object.entries(prepared.test.live ?? {})) step.set(name, size);
 
-    const runs = [
-      ["run", () => step?.run()],
-      ["run again", () => step?.run()],
-      ["runAsync", () => step?.runAsync()],
-    ] as const;
+    const runs: [when: string, run: () => unknown][] = isDevice(backend)
+      ? [["runAsync", () => step?.runAsync()]]
+      : [
+          ["run", () => step?.run()],
+          ["run again", () => step?.run()],
+          ["runAsync", () => step?.runAsync()],
+        ];
+    if (isDevice(backend)) {
+      resident = residentTensors(backend, plan, prepared);
+      runs.push(["run, done and download", () => resident?.run()]);
+    }
     let first: Tensors | undefined;
     for (const [when, run] of runs) {
       reset(prepared, buffers);
       say(await faultProblem(prepared, run), when);
-      const got = copies(prepared, buffers);
+      const [got, wrong] = run === runs[1]?.[1] && resident ? resident.outcome() : [copies(prepared, buffers), undefined];
+      say(wrong, when);
       if (first === undefined) {
         first = got;
         say(judge(prepared, cases, got, isExact(backend)), when);
@@ -63,6 +72,7 @@ export async function runCase(backend: Backend, prepared: Prepared, cases: OpCas
     }
   } finally {
     step?.dispose();
+    resident?.release();
     for (const buffer of Object.values(buffers)) buffer.release();
   }
   return { kernel: plan.kernel, problems };
@@ -70,8 +80,8 @@ export async function runCase(backend: Backend, prepared: Prepared, cases: OpCas
 
 /** For laws: runs the op on plain arrays. */
 export function runnerOn(backend: Backend, op: Op): Runner {
-  return (axes: AnyAxes, variant: AnyVariant, inputs: Tensors) => {
-    const plan = makePlan({ backends: [backend], missing: [], constants: {} }, op, axes as AxesOf<Op>, variant as VariantOf<Op>, {
+  return async (axes: AnyAxes, variant: AnyVariant, inputs: Tensors) => {
+    const plan = await preparePlan({ backends: [backend], missing: [], constants: {} }, op, axes as AxesOf<Op>, variant as VariantOf<Op>, {
       backend: backend.id,
     });
     const own = Object.fromEntries(
@@ -79,7 +89,7 @@ export function runnerOn(backend: Backend, op: Op): Runner {
     );
     const step = plan.bind(own as InputsOf<Op>);
     try {
-      const outputs = step.run() as unknown as Tensors;
+      const outputs = (isDevice(backend) ? await step.runAsync() : step.run()) as unknown as Tensors;
       const changed = Object.entries(own).filter(([name]) => (op.ports[name] as TensorPort).role === "inout");
       return { ...outputs, ...Object.fromEntries(changed.map(([name, { data }]) => [name, data])) };
     } finally {

@@ -1,5 +1,6 @@
 /** The conformance suite without a test framework: what there is to run on a backend, and what it must have shown. */
-import type { Backend } from "../backend.js";
+import { type Backend, isDevice } from "../backend.js";
+import { portShape } from "../op/axes.js";
 import type { AnyVariant, Op } from "../op/define.js";
 import { variantKey, variants } from "../op/variant.js";
 import { ops } from "../ops.js";
@@ -27,6 +28,21 @@ export interface Coverage {
 export interface Suite {
   readonly items: readonly TestItem[];
   readonly coverage: Coverage;
+  /** Cases above the limit of a device drawn by the CPU: for real ones. */
+  readonly left: readonly string[];
+}
+
+/** Work of a case that a device drawn by the CPU is given: some 0.1 GFLOP/s and a slow barrier. */
+export const softwareLimit = { flops: 400_000, results: 10_000 } as const;
+
+function tooLarge(backend: Backend, op: Op, { axes }: Case, variant: AnyVariant): boolean {
+  if (!isDevice(backend) || !backend.device.software) return false;
+  const { flops } = op.cost(axes, variant);
+  const results = Object.values(op.ports).reduce(
+    (sum, port) => sum + (port.kind === "tensor" && port.role === "out" ? portShape(port, axes).reduce((a, b) => a * b, 1) : 0),
+    0,
+  );
+  return flops > softwareLimit.flops || results > softwareLimit.results;
 }
 
 /** Which variants a case runs in. */
@@ -36,11 +52,16 @@ export const variantsOf = (op: Op, test: Case): AnyVariant[] => variants(op).fil
 export async function suiteOf(backend: Backend, { only }: { only?: string | undefined } = {}): Promise<Suite> {
   const coverage: Coverage = { kernels: new Map(), reasons: new Map() };
   const items: TestItem[] = [];
+  const left: string[] = [];
   for (const op of ops) {
     const cases = await casesOf(op);
     for (const test of cases.cases) {
       for (const variant of variantsOf(op, test)) {
         const name = `${op.id} | ${variantKey(op, variant)} | ${test.name}`;
+        if (!only && tooLarge(backend, op, test, variant)) {
+          left.push(name);
+          continue;
+        }
         const seeds = Array.from({ length: test.seeds ?? 2 }, (_, seed) => seed).filter((seed) => matches(`${name} | seed ${seed}`, only));
         if (seeds.length) items.push({ name, op, variant, run: () => runSeeds(backend, op, test, variant, cases, seeds, coverage) });
       }
@@ -55,14 +76,14 @@ export async function suiteOf(backend: Backend, { only }: { only?: string | unde
           variant,
           run: async () => {
             if (typeof backend.kernel({ op, axes: law.axes, variant }) === "string") return;
-            const problem = law.check(runnerOn(backend, op), { axes: law.axes, variant, random: new Random(name) });
+            const problem = await law.check(runnerOn(backend, op), { axes: law.axes, variant, random: new Random(name) });
             if (problem) throw new Error(`${problem}\n  repeat: ${repeatCommand(backend, name)}`);
           },
         });
       }
     }
   }
-  return { items, coverage };
+  return { items, coverage, left };
 }
 
 const matches = (id: string, only: string | undefined): boolean =>

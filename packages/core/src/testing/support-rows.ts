@@ -1,5 +1,5 @@
 /** `support.json`: what each backend claims to run, and what the suite saw it run. */
-import type { Backend } from "../backend.js";
+import { type Backend, isDevice } from "../backend.js";
 import type { Op } from "../op/define.js";
 import { variantKey, variants } from "../op/variant.js";
 import { ops } from "../ops.js";
@@ -19,7 +19,9 @@ export interface SupportRow {
   readonly verified: { readonly date: string; readonly device: string } | null;
 }
 
-export const targetOf = (backend: Backend): string => `${backend.id}-${backend.target}`;
+/** Real devices of one kind share a column: what they run does not depend on the model. */
+export const targetOf = (backend: Backend): string =>
+  isDevice(backend) && !backend.device.software ? backend.id : `${backend.id}-${backend.target}`;
 
 /** What a run of the suite showed, without the dates. */
 export function observedRows(backend: Backend, coverage: Coverage): Omit<SupportRow, "verified">[] {

@@ -1,5 +1,6 @@
 /** The limits of this machine, measured through each backend's own code in the same run. */
 import type { Backend } from "@hotset/core";
+import { isDevice } from "@hotset/core/backend";
 
 export interface Limit {
   /** Read bandwidth of memory, GB/s. */
@@ -15,17 +16,17 @@ export type Limits = Readonly<Record<string, Limit>>;
 /** Memory well past the last-level cache, as far as a gigabyte goes. */
 const readBytes = 2 ** 30;
 
-export function measureLimits(backends: readonly Backend[]): Limits {
-  return Object.fromEntries(
-    backends.map((backend) => [
-      backend.id,
-      {
-        readGBs: backend.probe({ kind: "read", bytes: backend.id === "js" ? readBytes / 4 : readBytes }),
-        gflops: backend.probe({ kind: "madd" }),
-        gops: backend.id === "js" ? Number.NaN : backend.probe({ kind: "madd-i8" }),
-      },
-    ]),
-  );
+export async function measureLimits(backends: readonly Backend[]): Promise<Limits> {
+  const limits: Record<string, Limit> = {};
+  for (const backend of backends) {
+    const small = backend.id === "js" || isDevice(backend);
+    limits[backend.id] = {
+      readGBs: await backend.probe({ kind: "read", bytes: small ? readBytes / 4 : readBytes }),
+      gflops: await backend.probe({ kind: "madd" }),
+      gops: small ? Number.NaN : await backend.probe({ kind: "madd-i8" }),
+    };
+  }
+  return limits;
 }
 
 /** The time the nearer limit would take over the time taken. */

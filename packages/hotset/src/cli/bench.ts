@@ -1,6 +1,7 @@
 /** `hotset bench`: the bench cases of every op on every backend. */
 import { writeFileSync } from "node:fs";
 import type { Backend, Op, VariantOf } from "@hotset/core";
+import { isDevice } from "@hotset/core/backend";
 import { ops } from "@hotset/core/ops";
 import { casesOf, Random } from "@hotset/core/testing/cases";
 import { type Limits, measureLimits } from "../bench/limits.js";
@@ -33,7 +34,7 @@ export async function bench(options: BenchOptions): Promise<void> {
     );
   const bar = progress(options.json);
   bar.step(0, work.length * backends.length + 1, "limits of this machine");
-  const limits = measureLimits(backends);
+  const limits = await measureLimits(backends);
   const rows: Row[] = [];
   const skipped: Skipped[] = [];
   let done = 1;
@@ -101,7 +102,8 @@ async function workList({ op: glob, case: part }: BenchOptions): Promise<Work[]>
 }
 
 function wanted(backends: readonly Backend[], list: string | undefined): readonly Backend[] {
-  if (!list) return backends;
+  // A GPU drawn by the CPU says nothing about GPUs, and takes minutes: only when it is named.
+  if (!list) return backends.filter((backend) => !isDevice(backend) || !backend.device.software);
   return list.split(",").map((id) => {
     const backend = backends.find((candidate) => candidate.id === id);
     if (!backend)

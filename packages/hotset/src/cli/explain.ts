@@ -20,7 +20,7 @@ export async function explain(id: string, { axes, variant, resident, json }: Exp
   const named = resident.split(",").filter(Boolean);
   const settings = { resident: named };
   const candidates = hotset.explain(op, sizes as AxesOf<Op>, chosen as VariantOf<Op>, settings);
-  const plan = hotset.planSync(op, sizes as AxesOf<Op>, chosen as VariantOf<Op>, settings);
+  const plan = await hotset.plan(op, sizes as AxesOf<Op>, chosen as VariantOf<Op>, settings);
   print(
     json,
     { op: op.id, axes: sizes, variant: plan.variant, backend: plan.backend, kernel: plan.kernel, why: plan.why, candidates },
@@ -30,16 +30,24 @@ export async function explain(id: string, { axes, variant, resident, json }: Exp
         target,
         kernel ?? "-",
         ...(prediction
-          ? [prediction.us, prediction.launchUs, prediction.transferUs, prediction.memoryUs, prediction.computeUs].map((us) =>
-              us.toFixed(1),
-            )
-          : ["-", "", "", "", ""]),
+          ? [
+              prediction.us,
+              prediction.launchUs,
+              prediction.transferUs,
+              prediction.memoryUs,
+              prediction.computeUs,
+              prediction.readbackUs,
+            ].map((us) => us.toFixed(1))
+          : ["-", "", "", "", "", ""]),
         reason ?? "",
       ]);
       return [
         `${op.id}: ${plan.backend} (${plan.target}, kernel ${plan.kernel}), because ${plan.why}.`,
         "",
-        table([["backend", "target", "kernel", "us", "launch", "transfer", "memory", "arithmetic", ""], ...rows], [3, 4, 5, 6, 7]),
+        table(
+          [["backend", "target", "kernel", "us", "launch", "transfer", "memory", "arithmetic", "readback", ""], ...rows],
+          [3, 4, 5, 6, 7, 8],
+        ),
       ].join("\n");
     },
   );

@@ -141,14 +141,14 @@ export const cases: OpCases = {
     {
       name: "two lists of commands give what one gives",
       axes: sizes(30, 120),
-      check(run, request) {
+      async check(run, request) {
         const { state, commands } = inputs("used", 0)(request) as { state: Uint32Array; commands: Uint32Array };
         const valid = withoutFaults(state, 30, commands);
         const count = valid.length / 2;
-        const whole = run(sizes(30, count), {}, { state, commands: valid });
+        const whole = await run(sizes(30, count), {}, { state, commands: valid });
         const half = Math.floor(count / 2);
-        const first = run(sizes(30, half), {}, { state, commands: valid.slice(0, 2 * half) });
-        const second = run(sizes(30, count - half), {}, { state: first.state as Uint32Array, commands: valid.slice(2 * half) });
+        const first = await run(sizes(30, half), {}, { state, commands: valid.slice(0, 2 * half) });
+        const second = await run(sizes(30, count - half), {}, { state: first.state as Uint32Array, commands: valid.slice(2 * half) });
         const same = (whole.state as Uint32Array).every((word, i) => word === (second.state as Uint32Array)[i]);
         return same ? undefined : "the states differ";
       },
@@ -156,10 +156,11 @@ export const cases: OpCases = {
     {
       name: "every block is free or held",
       axes: sizes(40, 300),
-      check(run, request) {
+      async check(run, request) {
         const { state, commands } = inputs("used", 0)(request) as { state: Uint32Array; commands: Uint32Array };
         const valid = withoutFaults(state, 40, commands);
-        const after = run(sizes(40, valid.length / 2), {}, { state, commands: valid }).state as Uint32Array;
+        const { state: left } = await run(sizes(40, valid.length / 2), {}, { state, commands: valid });
+        const after = left as Uint32Array;
         const free = new Set<number>();
         for (let block = after[3] as number; block !== 0xffffffff && free.size <= 40; block = after[headerWords + 80 + block] as number)
           free.add(block);

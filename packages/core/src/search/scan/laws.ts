@@ -8,13 +8,13 @@ export const laws = (make: Case["inputs"]): readonly Law[] => [
   {
     name: "a batch gives what its queries give alone",
     axes: { batch: 15, count: 90, dim: 21, k: 6 },
-    check(run, request) {
+    async check(run, request) {
       const { batch, dim, k } = request.axes as Axes;
       const inputs = make(request);
-      const whole = run(request.axes, request.variant, inputs);
+      const whole = await run(request.axes, request.variant, inputs);
       for (let q = 0; q < batch; q++) {
         const queries = (inputs.queries as Float32Array).slice(q * dim, (q + 1) * dim);
-        const alone = run({ ...request.axes, batch: 1 }, request.variant, { ...inputs, queries });
+        const alone = await run({ ...request.axes, batch: 1 }, request.variant, { ...inputs, queries });
         if (!sameResults(whole, q, alone, 0, k)) return `query ${q} differs`;
       }
       return undefined;
@@ -23,13 +23,13 @@ export const laws = (make: Case["inputs"]): readonly Law[] => [
   {
     name: "a filter of ones changes nothing",
     axes: { batch: 3, count: 75, dim: 18, k: 9 },
-    check(run, request) {
+    async check(run, request) {
       if (!request.variant.filter) return undefined;
       const inputs = make(request);
       const { batch, count, k } = request.axes as Axes;
       const { filter: _, ...rest } = inputs;
-      const open = run(request.axes, request.variant, { ...rest, filter: new Uint32Array(Math.ceil(count / 32)).fill(0xffffffff) });
-      const none = run(request.axes, { ...request.variant, filter: false }, rest);
+      const open = await run(request.axes, request.variant, { ...rest, filter: new Uint32Array(Math.ceil(count / 32)).fill(0xffffffff) });
+      const none = await run(request.axes, { ...request.variant, filter: false }, rest);
       for (let q = 0; q < batch; q++) if (!sameResults(open, q, none, q, k)) return `query ${q} differs`;
       return undefined;
     },
@@ -37,11 +37,11 @@ export const laws = (make: Case["inputs"]): readonly Law[] => [
   {
     name: "a smaller k gives the first of a larger k",
     axes: { batch: 8, count: 120, dim: 11, k: 30 },
-    check(run, request) {
+    async check(run, request) {
       const { batch, k } = request.axes as Axes;
       const inputs = make(request);
-      const many = run(request.axes, request.variant, inputs);
-      const few = run({ ...request.axes, k: 7 }, request.variant, inputs);
+      const many = await run(request.axes, request.variant, inputs);
+      const few = await run({ ...request.axes, k: 7 }, request.variant, inputs);
       for (let q = 0; q < batch; q++) {
         const first = (many.ids as Int32Array).subarray(q * k, q * k + 7);
         if (first.some((id, i) => id !== (few.ids as Int32Array)[q * 7 + i])) return `query ${q} differs`;
@@ -52,10 +52,10 @@ export const laws = (make: Case["inputs"]): readonly Law[] => [
   {
     name: "a row finds itself under l2",
     axes: { batch: 12, count: 12, dim: 9, k: 1 },
-    check(run, request) {
+    async check(run, request) {
       if (request.variant.metric !== "l2" || request.variant.rows !== "f32" || request.variant.filter) return undefined;
       const { rows } = make(request);
-      const { ids, scores } = run(request.axes, request.variant, { rows: rows as HostArray, queries: rows as Float32Array });
+      const { ids, scores } = await run(request.axes, request.variant, { rows: rows as HostArray, queries: rows as Float32Array });
       const wrong = (ids as Int32Array).findIndex((id, q) => id !== q || (scores as Float32Array)[q] !== 0);
       return wrong < 0 ? undefined : `row ${wrong} finds ${(ids as Int32Array)[wrong]} at ${(scores as Float32Array)[wrong]}`;
     },

@@ -1,0 +1,126 @@
+/** Every shader on Dawn's null device: it computes nothing, but compiles WGSL with f16 and subgroups, and holds to the limits. */
+import { existsSync } from "node:fs";
+import { variantKey, variants } from "@hotset/core/backend";
+import { ops } from "@hotset/core/ops";
+import { afterAll, describe, expect, it } from "vitest";
+import { create } from "webgpu";
+import { compose } from "../dist/compose.js";
+import { kernels, webgpu } from "../dist/index.js";
+import type { Program, ProgramOf } from "../dist/program.js";
+
+const gpu = create(["backend=null"]) as unknown as GPU;
+const all = await webgpu({ gpu });
+const none = await webgpu({ gpu, features: [] });
+afterAll(() => {
+  all.dispose();
+  none.dispose();
+});
+
+describe("every kernel compiles within WebGPU's least limits", () => {
+  it("on a device with exactly those", () => {
+    const { limits } = all.gpuDevice;
+    expect([limits.maxStorageBuffersPerShaderStage, limits.maxStorageBufferBindingSize]).toEqual([8, 128 << 20]);
+    expect(limits.maxComputeWorkgroupStorageSize).toBe(16384);
+    expect(all.features).toEqual(["shader-f16", "subgroups", "timestamp-query"]);
+    expect(none.features).toEqual([]);
+  });
+
+  for (const op of ops.filter(({ id }) => kernels[id])) {
+    for (const variant of variants(op)) {
+      it(`${op.id} | ${variantKey(op, variant)}`, async () => {
+        for (const backend of [all, none]) {
+          for (const { k, batch } of [
+            { k: 10, batch: 1 },
+            { k: 100, batch: 100 },
+            { k: 1024, batch: 3 },
+          ]) {
+            const kernel = backend.kernel({ op, axes: { batch, count: 5000, dim: 96, k }, variant });
+            if (typeof kernel === "string") throw new Error(kernel);
+            await kernel.prepare();
+          }
+        }
+      });
+    }
+  }
+
+  it("says in which file and line a shader is wrong", async () => {
+    const { device } = { device: all.gpuDevice };
+    const module = device.createShaderModule({ code: compose(["lib/float"], new Set()) });
+    expect((await module.getCompilationInfo()).messages).toEqual([]);
+    expect(() => compose(["lib/nothing"], new Set())).toThrow(/there is no lib\/nothing.wgsl/);
+  });
+});
+
+describe("the files", () => {
+  it("lie under the op's path, one an op", () => {
+    for (const op of ops) expect(existsSync(new URL(`../src/${op.id}.wgsl`, import.meta.url))).toBe(op.id in kernels);
+  });
+
+  it("choose lines by flags, nested, and put extensions first", () => {
+    const half = compose(["lib/values"], new Set(["values_f16", "shader_f16", "subgroups"]));
+    expect(half.startsWith("enable f16;\nenable subgroups;\n")).toBe(true);
+    expect(half).toContain("vec2<f16>");
+    const bytes = compose(["lib/values"], new Set(["values_i8"]));
+    expect(bytes).not.toContain("f16>");
+    expect(bytes.match(/const values_per_word/g)).toHaveLength(1);
+  });
+});
+
+describe("windows", () => {
+  const facts = {
+    features: new Set<string>(),
+    maxStorageBufferBindingSize: 128 << 20,
+    maxBufferSize: 4 << 30,
+    maxComputeWorkgroupStorageSize: 16384,
+    maxComputeWorkgroupsPerDimension: 65535,
+    tunables: { threads: 128, queries: 8, columns: 32, results: 16, bindingBytes: 2 ** 32 - 256 },
+  };
+  const program = (axes: Record<string, number>, rows: string): Program =>
+    (kernels["search/scan"] as ProgramOf)(
+      { op: ops.find(({ id }) => id === "search/scan") as (typeof ops)[number], axes, variant: { metric: "ip", rows, filter: false } },
+      facts,
+    ) as Program;
+
+  it("split rows beyond one binding at multiples of 256 bytes, each row once", () => {
+    for (const [rows, bytes] of [
+      ["f32", 4],
+      ["f16", 2],
+      ["i8", 1],
+    ] as const) {
+      const axes = { batch: 3, count: 3_000_001, dim: 101, k: 10 };
+      const launches = program(axes, rows).arrange({ rows: 101 }).launches(axes);
+      let next = 0;
+      for (const { pass, words, ranges } of launches) {
+        if (pass !== "score") continue;
+        expect(words[0]).toBe(next);
+        next += words[1] as number;
+        expect((ranges?.rows?.offset ?? 1) % 256).toBe(0);
+        expect((ranges?.rowScale?.offset ?? 1) % 256).toBe(0);
+        expect(ranges?.rows?.offset).toBe((words[0] as number) * 101 * bytes);
+        expect(ranges?.rows?.bytes).toBeLessThanOrEqual(128 << 20);
+      }
+      expect(next).toBe(axes.count);
+    }
+  });
+
+  it("give every chunk a list of its own, within the scratch", () => {
+    const axes = { batch: 10_000, count: 1_000_000, dim: 64, k: 1024 };
+    const { scratch, launches } = program(axes, "f32").arrange({ rows: 64 });
+    const queries = new Set<number>();
+    for (const { pass, words, workgroups, ranges } of launches(axes)) {
+      if (pass === "score") expect((words[4] as number) + workgroups[0]).toBeLessThanOrEqual(words[5] as number);
+      expect((words[3] as number) * Math.max(1, words[5] as number) * 200 * 8).toBeLessThanOrEqual(
+        Math.max(scratch.first as number, scratch.second as number),
+      );
+      if (pass === "finish") queries.add(ranges?.ids?.offset ?? -1);
+      for (const count of workgroups) expect(count).toBeLessThanOrEqual(65535);
+    }
+    expect([...queries].every((offset) => offset % 256 === 0)).toBe(true);
+    expect(queries.size).toBeGreaterThan(1);
+  });
+
+  it("refuse rows that no binding holds", () => {
+    const axes = { batch: 1, count: 100_000, dim: 8, k: 1 };
+    expect(() => program(axes, "f32").arrange({ rows: 10_000_000 })).toThrow(/bindings of at most 134217728 bytes/);
+  });
+});
