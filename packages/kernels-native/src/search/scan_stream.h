@@ -2,86 +2,13 @@
 // Bound by memory.
 // i8 rows meet the query in 16-bit integers: exact sums, and a quantisation error that the bound includes.
 #pragma once
+#include "../simd/row_dots.h"
 #include "scan_rows.h"
 
 namespace hotset {
 namespace HOTSET_ISA {
 
 constexpr int kStreamQueries = 8;
-
-// A query for streaming: whole vectors, then one vector that ends with the query's last components and is zero in
-// those that the vector before has covered. Rows are read to match: their last kLanes elements.
-static inline int64_t stream_length(int64_t dim, int lanes) { return dim / lanes * lanes + lanes; }
-
-template <class V>
-static inline void stream_query(const V* query, int64_t dim, int lanes, V* out) {
-  const int64_t whole = dim / lanes * lanes, rest = dim - whole;
-  memcpy(out, query, size_t(whole) * sizeof(V));
-  for (int j = 0; j < lanes; j++) out[whole + j] = j < lanes - rest ? V(0) : query[dim - lanes + j];
-}
-
-// The last `lanes` elements of a row; a shorter row is put at the end of a vector of zeros.
-template <class T>
-static inline const T* row_end(const T* row, int64_t dim, int lanes, T* buffer) {
-  if (dim >= lanes) return row + dim - lanes;
-  memset(buffer, 0, size_t(lanes) * sizeof(T));
-  memcpy(buffer + lanes - dim, row, size_t(dim) * sizeof(T));
-  return buffer;
-}
-
-// What a pass over a block of rows does besides the dot products.
-enum class Pass {
-  first,     // the rows come from memory: sum their squares as well
-  prefetch,  // the same, asking for the lines kPrefetchBytes ahead
-  again,     // the rows are in the cache
-};
-
-// Intel's own prefetcher leaves bandwidth unused on rows of a few lines: 9 against 18 GB/s on 128-byte rows, 14.6
-// against 15.9 on 512-byte ones (one thread of a Xeon, 1M rows). AMD's does not, and is slowed down by ours.
-constexpr int kPrefetchBytes = 2048;
-
-// Rows that are summed side by side: as many sums as fit the registers beside a row and a query vector each.
-constexpr int stream_rows(int queries) { return (queries + 1) * 4 + 4 <= kRegisters ? 4 : 2; }
-
-// The sums of R rows with Q queries, each still a vector.
-template <class T, int Q, int R, Pass pass>
-static inline void stream_sums(const T* const* rows, int64_t dim, const float* queries, int64_t query_pitch, const float* ones, f32v (*sum)[4], f32v* square) {
-  constexpr bool kSquares = pass != Pass::again;
-  const int64_t whole = dim / kLanes * kLanes;
-  f32v s[Q][R], t[R];
-  for (int j = 0; j < R; j++) {
-    t[j] = zero();
-    for (int q = 0; q < Q; q++) s[q][j] = zero();
-  }
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    f32v x[R];
-#pragma GCC unroll 4
-    for (int j = 0; j < R; j++) {
-      if (pass == Pass::prefetch) __builtin_prefetch(reinterpret_cast<const char*>(rows[j] + i) + kPrefetchBytes);
-      x[j] = load(rows[j] + i);
-      if (kSquares) t[j] = madd(x[j], x[j], t[j]);
-    }
-#pragma GCC unroll 4
-    for (int q = 0; q < Q; q++) {
-      const f32v y = load(queries + q * query_pitch + i);
-#pragma GCC unroll 4
-      for (int j = 0; j < R; j++) s[q][j] = madd(x[j], y, s[q][j]);
-    }
-  }
-  if (whole < dim) {
-    for (int j = 0; j < R; j++) {
-      T buffer[kLanes];
-      const f32v x = load(row_end(rows[j], dim, kLanes, buffer));
-      if (kSquares) t[j] = madd(mul(x, load(ones)), x, t[j]);
-      for (int q = 0; q < Q; q++) s[q][j] = madd(x, load(queries + q * query_pitch + whole), s[q][j]);
-    }
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < R; j++) {
-    square[j] = t[j];
-    for (int q = 0; q < Q; q++) sum[q][j] = s[q][j];
-  }
-}
 
 // dots [Q][kBlockRows] and, on the first pass, squares [kBlockRows].
 template <class T, int Q, Pass pass>
