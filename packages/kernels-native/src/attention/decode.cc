@@ -31,13 +31,14 @@ struct Range {
 };
 
 struct Shape {
-  int64_t group, query_pitch, value_pitch, chunks, parts;
+  int64_t group, query_pitch, value_pitch, chunks, parts;  // pitches: whole vectors
+  bool wide;  // keys and values are widened first
   int64_t ranges_at, states_at, state_floats, slots_at;
   int64_t queries_at, logits_at, sums_at, wide_at, slot_bytes, bytes;
 
   Shape(const attention_decode_params& p, int slots) {
     group = p.query_heads / p.kv_heads;
-    query_pitch = stream_length(p.head_dim, kLanes);
+    query_pitch = round_up(p.head_dim, 16);
     value_pitch = round_up(p.value_dim, 16);
     const int64_t tokens = p.max_pages * p.page_size;
     chunks = (tokens + chunk_tokens(tokens) - 1) / chunk_tokens(tokens);
@@ -52,8 +53,8 @@ struct Shape {
     logits_at = round_up(group * query_pitch * 4, 64);
     sums_at = logits_at + group * kTileTokens * 4;
     wide_at = round_up(sums_at + group * value_pitch * 4, 64);
-    const bool wide = group > kHeadBlock && p.key_pages_dtype != dtype_f32;
-    slot_bytes = round_up(wide_at + (wide ? kTileTokens * most(p.head_dim, p.value_dim) * 4 : 0), 64);
+    wide = (group > kHeadBlock && p.key_pages_dtype != dtype_f32) || p.head_dim % kLanes || p.value_dim % kLanes;
+    slot_bytes = round_up(wide_at + (wide ? kTileTokens * most(query_pitch, value_pitch) * 4 : 0), 64);
     bytes = slots_at + slots * slot_bytes;
   }
 };
@@ -103,7 +104,8 @@ struct Decode {
     const int64_t share = (chunks + shape.parts - 1) / shape.parts, end = least(chunks, (part + 1) * share);
     if (part * share >= end) return;
     const float* const query = p.queries + (b * p.query_heads + kv_head * shape.group) * p.head_dim;
-    for (int64_t h = 0; h < shape.group; h++) stream_query(query + h * p.head_dim, p.head_dim, kLanes, queries + h * shape.query_pitch);
+    memset(queries, 0, size_t(shape.group * shape.query_pitch) * sizeof(float));
+    for (int64_t h = 0; h < shape.group; h++) memcpy(queries + h * shape.query_pitch, query + h * p.head_dim, size_t(p.head_dim) * sizeof(float));
     for (int64_t chunk = part * share; chunk < end; chunk++) {
       const int64_t first = seen.first + chunk * each, last = least(first + each, seen.end);
       switch (p.key_pages_dtype) {
@@ -119,10 +121,11 @@ struct Decode {
   void attend_chunk(int64_t b, int64_t kv_head, int64_t chunk, int64_t first, int64_t end) const {
     for (int64_t h = 0; h < shape.group; h++) head_state(b, kv_head, h, chunk) = {-INFINITY, 0};
     memset(sums, 0, size_t(shape.group * shape.value_pitch) * sizeof(float));
-    Tile tile;
-    for (; first < end; first += kTileTokens) {
-      find_rows<T>(b, kv_head, first, least(first + kTileTokens, end), tile);
-      if (tile.tokens > 0) attend_tile<T>(b, kv_head, chunk, tile);
+    Tile tiles[2];
+    first = find_rows<T>(b, kv_head, first, end, tiles[0]);
+    for (int at = 0; tiles[at].tokens > 0; at ^= 1) {
+      first = find_rows<T>(b, kv_head, first, end, tiles[at ^ 1]);
+      attend_tile<T>(b, kv_head, chunk, tiles[at], tiles[at ^ 1]);
     }
     for (int64_t h = 0; h < shape.group; h++)
       memcpy(state(b, kv_head * shape.group + h, chunk) + 16, sums + h * shape.value_pitch, size_t(shape.value_pitch) * sizeof(float));
@@ -132,12 +135,14 @@ struct Decode {
     return *reinterpret_cast<HeadState*>(state(b, kv_head * shape.group + h, chunk));
   }
 
-  // Where the keys and values of tokens first..end lie; those of pages that do not exist are left out.
+  // Where the keys and values of the next tile lie, from `first` on; those of pages that do not exist are left out.
+  // Returns where to go on.
   template <class T>
-  void find_rows(int64_t b, int64_t kv_head, int64_t first, int64_t end, Tile& tile) const {
+  int64_t find_rows(int64_t b, int64_t kv_head, int64_t first, int64_t end, Tile& tile) const {
     int n = 0;
-    while (first < end) {
-      const int64_t entry = b * p.max_pages + first / p.page_size, offset = first % p.page_size, run = least(p.page_size - offset, end - first);
+    while (first < end && n < kTileTokens) {
+      const int64_t entry = b * p.max_pages + first / p.page_size, offset = first % p.page_size;
+      const int64_t run = least(least(p.page_size - offset, end - first), kTileTokens - n);
       const int32_t page = int32_t(read_once(reinterpret_cast<const uint32_t*>(p.page_table) + entry));
       first += run;
       if (page < 0 || page >= p.pages) {
@@ -154,39 +159,44 @@ struct Decode {
       }
     }
     tile.tokens = n;
-    for (int i = n; n > 0 && i < kTileTokens && i % 4; i++) tile.keys[i] = tile.keys[n - 1];
+    // Whole groups of rows are computed, and whole tiles asked for.
+    for (int i = n; i < kTileTokens; i++) tile.keys[i] = tile.values[i] = n > 0 ? tile.keys[n - 1] : p.key_pages;
+    return first;
   }
 
   template <class T>
-  void attend_tile(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile) const {
+  void attend_tile(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile, const Tile& next) const {
     const T* const* const keys = reinterpret_cast<const T* const*>(tile.keys);
     const T* const* const values = reinterpret_cast<const T* const*>(tile.values);
-    if (shape.group <= kHeadBlock || sizeof(T) == 4) {
-      attend_rows(b, kv_head, chunk, tile, [&] { return keys; }, [&] { return values; }, prefetch_helps);
+    if (!shape.wide) {
+      attend_rows(b, kv_head, chunk, tile, [&] { return keys; }, p.head_dim, tile.values, [&] { return values; }, p.value_dim, next.keys);
       return;
     }
     const float* pointers[kTileTokens];
-    float* const wide = reinterpret_cast<float*>(own + shape.wide_at);
-    const auto widened = [&](const T* const* rows, int64_t dim) -> const float* const* {
-      widen_rows(rows, tile.tokens, dim, wide, pointers);
+    float* const out = reinterpret_cast<float*>(own + shape.wide_at);
+    const auto widened = [&](const T* const* rows, int64_t dim, int64_t pitch) -> const float* const* {
+      widen_rows(rows, tile.tokens, dim, pitch, out, pointers);
       return pointers;
     };
-    attend_rows(b, kv_head, chunk, tile, [&] { return widened(keys, p.head_dim); }, [&] { return widened(values, p.value_dim); }, false);
+    attend_rows(
+        b, kv_head, chunk, tile, [&] { return widened(keys, p.head_dim, shape.query_pitch); }, shape.query_pitch, nullptr,
+        [&] { return widened(values, p.value_dim, shape.value_pitch); }, shape.value_pitch, nullptr);
   }
 
   // All logits first, then all sums: the keys may make room for the values.
   template <class Keys, class Values>
-  void attend_rows(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile, const Keys& keys, const Values& values, bool ahead) const {
+  void attend_rows(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile, const Keys& keys, int64_t key_dim, const void* const* ahead_values, const Values& values, int64_t value_dim,
+                   const void* const* ahead_keys) const {
     const auto key_rows = keys();
     for (int64_t h = 0; h < shape.group; h += kHeadBlock) {
       const float* const q = queries + h * shape.query_pitch;
       float* const to = logits + h * kTileTokens;
-      const bool fresh = ahead && h == 0;
+      const void* const* const ahead = h == 0 ? ahead_values : nullptr;
       switch (least(kHeadBlock, shape.group - h)) {
-        case 1: key_dots<1>(key_rows, tile.tokens, p.head_dim, q, shape.query_pitch, fresh, to); break;
-        case 2: key_dots<2>(key_rows, tile.tokens, p.head_dim, q, shape.query_pitch, fresh, to); break;
-        case 3: key_dots<3>(key_rows, tile.tokens, p.head_dim, q, shape.query_pitch, fresh, to); break;
-        default: key_dots<4>(key_rows, tile.tokens, p.head_dim, q, shape.query_pitch, fresh, to);
+        case 1: key_dots<1>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to); break;
+        case 2: key_dots<2>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to); break;
+        case 3: key_dots<3>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to); break;
+        default: key_dots<4>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to);
       }
     }
     const bool scaled = p.key_scale != nullptr;
@@ -200,12 +210,12 @@ struct Decode {
     for (int64_t h = 0; h < shape.group; h += kHeadBlock) {
       const float* const w = logits + h * kTileTokens;
       float* const s = sums + h * shape.value_pitch;
-      const bool fresh = ahead && h == 0;
+      const void* const* const ahead = h == 0 ? ahead_keys : nullptr;
       switch (least(kHeadBlock, shape.group - h)) {
-        case 1: value_sums<1>(value_rows, tile.tokens, p.value_dim, fresh, w, s, shape.value_pitch); break;
-        case 2: value_sums<2>(value_rows, tile.tokens, p.value_dim, fresh, w, s, shape.value_pitch); break;
-        case 3: value_sums<3>(value_rows, tile.tokens, p.value_dim, fresh, w, s, shape.value_pitch); break;
-        default: value_sums<4>(value_rows, tile.tokens, p.value_dim, fresh, w, s, shape.value_pitch);
+        case 1: value_sums<1>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch); break;
+        case 2: value_sums<2>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch); break;
+        case 3: value_sums<3>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch); break;
+        default: value_sums<4>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch);
       }
     }
   }

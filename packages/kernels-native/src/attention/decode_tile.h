@@ -1,6 +1,6 @@
 // A tile of tokens meets the query heads of one KV head: logits, weights, and the sum of the values.
-// Keys and values are read where they lie, once per group of up to 4 heads; with more heads to a group, rows that are
-// not f32 are widened into the cache once for all of them.
+// Keys and values are read where they lie, by up to 4 heads at a time. Where more heads share them and they are not
+// f32, or where they do not fill whole vectors, they are widened into the cache first, once for all heads.
 #pragma once
 #include "../gen/params.h"
 #include "../simd/exp.h"
@@ -29,15 +29,15 @@ struct HeadState {
   float sum;
 };
 
-// logits [heads][kTileTokens]: dot products. Whole groups of 4 rows are computed; pointers behind the last repeat it.
+// logits [heads][kTileTokens]: dot products; `dim` fills whole vectors. Whole groups of 4 rows are computed; pointers behind the last repeat it.
 template <int H, class T>
-static void key_dots(const T* const* rows, int tokens, int64_t dim, const float* queries, int64_t pitch, bool ahead, float* logits) {
+static void key_dots(const T* const* rows, int tokens, int64_t dim, const float* queries, int64_t pitch, const void* const* ahead, float* logits) {
   constexpr int R = stream_rows(H);
   for (int r = 0; r < tokens; r += 4) {
     f32v sum[H][4], square[4];
     for (int half = 0; half < 4; half += R) {
       f32v part[H][4];
-      if (ahead) stream_sums<T, H, R, Pass::ahead>(rows + r + half, dim, queries, pitch, nullptr, part, square);
+      if (ahead) stream_sums<T, H, R, Pass::ahead>(rows + r + half, dim, queries, pitch, nullptr, part, square, ahead + r + half);
       else stream_sums<T, H, R, Pass::again>(rows + r + half, dim, queries, pitch, nullptr, part, square);
       for (int h = 0; h < H; h++)
         for (int j = 0; j < R; j++) sum[h][half + j] = part[h][j];
@@ -81,12 +81,13 @@ static inline float weigh(const Tile& tile, bool scaled, float scale, float cap,
 
 // W vectors of values from `at` on, of one run of tokens, for H heads.
 template <int H, int W, class T>
-static inline void add_values(const T* const* rows, int tokens, int64_t at, const float* weights, float* sums, int64_t pitch) {
+static inline void add_values(const T* const* rows, const void* const* ahead, int tokens, int64_t at, const float* weights, float* sums, int64_t pitch) {
   f32v s[H][W];
 #pragma GCC unroll 4
   for (int h = 0; h < H; h++)
     for (int w = 0; w < W; w++) s[h][w] = load(sums + h * pitch + at + w * kLanes);
   for (int i = 0; i < tokens; i++) {
+    if (ahead) __builtin_prefetch(static_cast<const char*>(ahead[i]) + at * int64_t(sizeof(T)), 0, kAheadHint);
     f32v v[W];
 #pragma GCC unroll 8
     for (int w = 0; w < W; w++) v[w] = load(rows[i] + at + w * kLanes);
@@ -102,51 +103,35 @@ static inline void add_values(const T* const* rows, int tokens, int64_t at, cons
     for (int w = 0; w < W; w++) store(sums + h * pitch + at + w * kLanes, s[h][w]);
 }
 
-// sums [heads][pitch] += weights [heads][kTileTokens] x values. As many sums in registers as fit beside W values.
+// `dim` fills whole vectors. sums [heads][pitch] += weights [heads][kTileTokens] x values. As many sums in registers as fit beside W values.
 template <int H, class T>
-static void value_sums(const T* const* rows, int tokens, int64_t dim, bool ahead, const float* weights, float* sums, int64_t pitch) {
+static void value_sums(const T* const* rows, int tokens, int64_t dim, const void* const* ahead, const float* weights, float* sums, int64_t pitch) {
   constexpr int kSums = kRegisters == 32 ? 16 : 8;
   constexpr int W = kSums / (H == 3 ? 4 : H);
-  const int64_t whole = dim / kLanes * kLanes;
   for (int run = 0; run < tokens; run += kValueRun) {
     const int n = tokens - run < kValueRun ? tokens - run : kValueRun;
-    if (ahead)
-      for (int i = 0; i < n; i++)
-        for (int64_t byte = 0; byte < dim * int64_t(sizeof(T)); byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(rows[run + i]) + byte + kPrefetchBytes);
     int64_t at = 0;
-    for (; at + W * kLanes <= whole; at += W * kLanes) add_values<H, W>(rows + run, n, at, weights + run, sums, pitch);
-    for (; at < whole; at += kLanes) add_values<H, 1>(rows + run, n, at, weights + run, sums, pitch);
-    if (whole == dim) continue;
-    // The rest of each row, behind which the sums have room.
-    T rest[kValueRun][kLanes];
-    const T* pointers[kValueRun];
-    memset(rest, 0, sizeof rest);
-    for (int i = 0; i < n; i++) {
-      memcpy(rest[i], rows[run + i] + whole, size_t(dim - whole) * sizeof(T));
-      pointers[i] = rest[i] - whole;
-    }
-    add_values<H, 1>(pointers, n, whole, weights + run, sums, pitch);
+    for (; at + W * kLanes <= dim; at += W * kLanes) add_values<H, W>(rows + run, ahead ? ahead + run : nullptr, n, at, weights + run, sums, pitch);
+    for (; at < dim; at += kLanes) add_values<H, 1>(rows + run, ahead ? ahead + run : nullptr, n, at, weights + run, sums, pitch);
   }
 }
 
-// Rows as floats, one behind the other.
+// Rows as floats with zeros behind them, one every `pitch` floats.
 template <class T>
-static void widen_rows(const T* const* rows, int tokens, int64_t dim, float* out, const float** pointers) {
+static void widen_rows(const T* const* rows, int tokens, int64_t dim, int64_t pitch, float* out, const float** pointers) {
   const int64_t whole = dim / kLanes * kLanes;
   for (int i = 0; i < tokens; i++) {
-    float* const to = out + i * dim;
+    float* const to = out + i * pitch;
     for (int64_t d = 0; d < whole; d += kLanes) store(to + d, load(rows[i] + d));
-    if (whole < dim) {
-      T rest[kLanes];
-      alignas(64) float lanes[kLanes];
+    if (whole < pitch) {
+      T rest[2 * 16];
       memset(rest, 0, sizeof rest);
       memcpy(rest, rows[i] + whole, size_t(dim - whole) * sizeof(T));
-      store(lanes, load(rest));
-      memcpy(to + whole, lanes, size_t(dim - whole) * sizeof(float));
+      for (int64_t d = whole; d < pitch; d += kLanes) store(to + d, load(rest + (d - whole)));
     }
     pointers[i] = to;
   }
-  for (int i = tokens; i < kTileTokens && i % 4; i++) pointers[i] = pointers[tokens - 1];
+  for (int i = tokens; i % 4; i++) pointers[i] = pointers[tokens - 1];
 }
 
 }  // namespace HOTSET_ISA

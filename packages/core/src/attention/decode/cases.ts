@@ -131,6 +131,12 @@ export const cases: OpCases = {
       variants: (v) => isF32(v) && plain(v),
       inputs: special,
     },
+    {
+      name: "special values in keys that fill no vector",
+      axes: sizes({ batch: 5, heads: [2, 1], dim: 13, page: [4, 3] }),
+      variants: (v) => isF32(v) && plain(v),
+      inputs: special,
+    },
     { name: "pages that do not exist", axes: sizes({ dim: 16 }), inputs: badTable, seeds: 1 },
     { name: "lengths out of range", axes: sizes({ batch: 3, dim: 16 }), inputs: badLengths, seeds: 1 },
   ],
