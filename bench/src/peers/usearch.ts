@@ -1,5 +1,7 @@
 /** usearch's exactSearch: the brute-force search of the package most people take for vectors in Node. */
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import type { ScanJob, ScanPeer, ScanResult } from "./peer.js";
 
 interface Usearch {
@@ -19,7 +21,7 @@ export function usearch(threads: number): ScanPeer | string {
   let version: string;
   try {
     module = require("usearch") as Usearch;
-    version = (require("usearch/package.json") as { version: string }).version;
+    version = versionAbove(require.resolve("usearch"));
   } catch (error) {
     return `usearch: ${(error as Error).message.split("\n")[0]}`;
   }
@@ -38,4 +40,17 @@ function run(module: Usearch, { queries, rows, dim, k, metric, batch }: ScanJob,
   const ids = Int32Array.from(keys.subarray(0, batch * k), Number);
   // Its distances are 1 - cos and 1 - ip.
   return { ids, scores: metric === "l2" ? distances : distances.map((distance) => 1 - distance) };
+}
+
+/** Its package.json is not exported: it is the nearest one above the file that is. */
+function versionAbove(file: string): string {
+  for (let folder = dirname(file); dirname(folder) !== folder; folder = dirname(folder)) {
+    try {
+      const { name, version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as { name?: string; version?: string };
+      if (name === "usearch" && version) return version;
+    } catch {
+      // Not here.
+    }
+  }
+  return "of unknown version";
 }

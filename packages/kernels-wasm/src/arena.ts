@@ -61,6 +61,11 @@ export class Arena {
     return block.start;
   }
 
+  /** Whether an address lies in a block that was not given back. */
+  inUse(address: number): boolean {
+    return (this.#blocks[this.#find(address)] as Block).uses > 0;
+  }
+
   owns(view: ArrayBufferView): boolean {
     return this.#buffers.has(view.buffer);
   }

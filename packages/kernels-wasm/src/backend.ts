@@ -6,6 +6,7 @@ import {
   type Binding,
   type BoundKernel,
   dtypes,
+  type Fault,
   type Kernel,
   type KernelRequest,
   layoutOf,
@@ -21,9 +22,11 @@ import {
 import { type Build, candidates, sharedMemory } from "./builds.js";
 import type { Host } from "./host.js";
 import { type Instance, instantiate, opIn } from "./instance.js";
+import type { KernelCode, Runner } from "./job.js";
 import { kernels } from "./kernels.js";
+import { CallMemory, Once } from "./once.js";
 import { measure } from "./probe.js";
-import { type Runner, WasmStep } from "./step.js";
+import { WasmStep } from "./step.js";
 import { Workers } from "./workers.js";
 
 export interface WasmSettings {
@@ -84,6 +87,7 @@ class WasmBackend implements Backend {
   readonly inPlace = false;
   readonly #instance: Instance;
   readonly #runner: Runner;
+  readonly #calls: CallMemory;
   /** Where plans are made. */
   readonly #desk: number;
 
@@ -91,7 +95,12 @@ class WasmBackend implements Backend {
     this.target = instance.file;
     this.threads = threads;
     this.name = `wasm ${build}, ${threads} thread${threads === 1 ? "" : "s"}${notes.length ? ` (${notes.join("; ")})` : ""}`;
-    this.features = ["simd128", ...(build === "relaxed" ? ["relaxed-simd"] : []), ...(instance.file.endsWith("threads") ? ["threads"] : []), ...notes];
+    this.features = [
+      "simd128",
+      ...(build === "relaxed" ? ["relaxed-simd"] : []),
+      ...(instance.file.endsWith("threads") ? ["threads"] : []),
+      ...notes,
+    ];
     this.#instance = instance;
     this.#runner = {
       arena: instance.arena,
@@ -100,7 +109,9 @@ class WasmBackend implements Backend {
       together: workers && host.mayBlock ? 1 : 0,
       workers,
     };
+    this.#calls = new CallMemory(instance.arena);
     this.#desk = instance.arena.alloc(deskBytes, true);
+    if (workers) collected.register(this.#runner, () => workers.dispose());
   }
 
   kernel({ op, axes, variant }: KernelRequest): Kernel | string {
@@ -114,19 +125,29 @@ class WasmBackend implements Backend {
       const dtype = portDType(op, name, variant) as keyof typeof dtypes;
       return sum + storageLength(dtype, portShape(op.ports[name] as TensorPort, axes)) * dtypes[dtype].storage.BYTES_PER_ELEMENT;
     }, 0);
+    const { limit } = this.#runner.arena;
     const tooLarge = (total: number): string =>
-      `its tensors and scratch take ${(total / 2 ** 30).toFixed(1)} GiB, more than wasm memory holds (${(this.#runner.arena.limit / 2 ** 30).toFixed(1)} GiB)`;
+      `its tensors and scratch take ${sizeText(total)}, more than wasm memory holds (${sizeText(limit)})`;
     // Sizes that 32 bits hold: a plan's arithmetic may rely on that.
-    if (tensorBytes > this.#runner.arena.limit) return tooLarge(tensorBytes);
+    if (tensorBytes > limit) return tooLarge(tensorBytes);
     const plan = this.#plan({ op, axes, variant }, found.number, bytes);
-    if (tensorBytes + plan.scratchBytes > this.#runner.arena.limit) return tooLarge(tensorBytes + plan.scratchBytes);
+    if (tensorBytes + plan.scratchBytes > limit) return tooLarge(tensorBytes + plan.scratchBytes);
     const runner = this.#runner;
+    const code: KernelCode = { op: found.number, paramsBytes: bytes, scratchBytes: plan.scratchBytes };
+    const once = new Once(runner, this.#calls, code, op);
+    const start = (): void => {
+      if (plan.parallel) runner.workers?.startHelpers();
+    };
     return {
       name: names[plan.kernel] ?? `${op.id} ${plan.kernel}`,
       deterministic: true,
-      bind: (binding: Binding): BoundKernel => {
-        if (plan.parallel) runner.workers?.startHelpers();
-        return new WasmStep(runner, found.number, bytes, plan.scratchBytes, binding);
+      bind(binding: Binding): BoundKernel {
+        start();
+        return new WasmStep(runner, code, binding);
+      },
+      once(binding: Binding): Fault | undefined {
+        start();
+        return once.run(binding);
       },
     };
   }
@@ -173,6 +194,12 @@ class WasmBackend implements Backend {
     return { kernel: view.getUint32(0, true), scratchBytes: view.getFloat64(24, true), parallel };
   }
 }
+
+/** Ends the workers of a backend that nothing can reach any more: steps and kernels hold its runner, and workers do not. */
+const collected = new FinalizationRegistry<() => void>((end) => end());
+
+const sizeText = (bytes: number): string =>
+  bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
 /** Half for parameters, half for a plan. */
 const deskBytes = 8192;

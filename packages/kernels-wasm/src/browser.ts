@@ -43,7 +43,7 @@ const page: Host = {
       failed(event.message || "it could not be started");
     };
     worker.postMessage(task);
-    return { hold() {}, stop: () => worker.terminate() };
+    return { hold() {}, stop: async () => worker.terminate() };
   },
 };
 

@@ -6,7 +6,34 @@ export type Build = "simd" | "relaxed";
 /** Smallest modules that use a feature: an engine without it refuses them. */
 const module = (code: readonly number[], memory: readonly number[] = []): Uint8Array<ArrayBuffer> =>
   // Header; type [] -> []; one function of it; memory; its body.
-  new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, ...memory, 10, code.length + 4, 1, code.length + 2, 0, ...code, 0x0b]);
+  new Uint8Array([
+    0,
+    0x61,
+    0x73,
+    0x6d,
+    1,
+    0,
+    0,
+    0,
+    1,
+    4,
+    1,
+    0x60,
+    0,
+    0,
+    3,
+    2,
+    1,
+    0,
+    ...memory,
+    10,
+    code.length + 4,
+    1,
+    code.length + 2,
+    0,
+    ...code,
+    0x0b,
+  ]);
 const vector = [0xfd, 0x0c, ...new Array<number>(16).fill(0)];
 const features = {
   /** v128.const */
@@ -56,6 +83,8 @@ export function candidates(wanted: Build | undefined): Build[] {
 const page = 65536;
 const least = 1 << 20;
 const most = 4 * 2 ** 30;
+/** Not the last page: loops in the kernels compare addresses with an end, and at 4 GiB that would be 0. */
+const mostPages = most / page - 1;
 
 /** A memory and the bytes it may grow to. A shared one grows; another is all there at once, so that no view dies. */
 export function makeMemory(shared: boolean, wanted: number | undefined): { memory: WebAssembly.Memory; limit: number } {
@@ -63,7 +92,7 @@ export function makeMemory(shared: boolean, wanted: number | undefined): { memor
     throw new HotsetError("argument", { where: "wasm: memory", expected: `${least} to ${most} bytes`, received: `${wanted}` });
   let cause: unknown;
   for (let bytes = wanted ?? (shared ? most : 2 ** 30); bytes >= (wanted ?? 64 << 20); bytes /= 2) {
-    const maximum = Math.floor(bytes / page);
+    const maximum = Math.min(Math.floor(bytes / page), mostPages);
     try {
       const memory = new WebAssembly.Memory({ initial: shared ? Math.min(16, maximum) : maximum, maximum, shared });
       return { memory, limit: maximum * page };

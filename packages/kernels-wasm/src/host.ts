@@ -35,11 +35,12 @@ export interface WorkerEvents {
 export interface WorkerHandle {
   /** Keeps the process alive, or no longer. */
   hold(pending: boolean): void;
-  stop(): void;
+  /** Ends it; resolves when it no longer runs, where the host can tell. */
+  stop(): Promise<unknown>;
 }
 
 // Words in the memory: see assembly/lib/pool.ts.
-export const words = { done: 1088 / 4, up: 1344 / 4, broken: 1348 / 4, request: 1408 / 4 } as const;
+export const words = { done: 1088 / 4, busy: 1280 / 4, up: 1344 / 4, broken: 1348 / 4, request: 1408 / 4 } as const;
 
 /**
  * The whole of a worker's program: `work(task, post)`. A trap is a defect; it must not leave the caller asleep.
@@ -55,6 +56,8 @@ export const workerProgram = `const work = ({ module, memory, slot }, post) => {
   } catch (error) {
     const words = new Int32Array(memory.buffer, 0, 512);
     Atomics.store(words, ${words.broken}, 1);
+    // Another number, so that who is about to sleep on it does not.
+    Atomics.add(words, ${words.done}, ${1 << 30});
     Atomics.notify(words, ${words.done});
     post(-1);
     throw error;

@@ -34,7 +34,7 @@ const node: Host = {
     worker.unref();
     return {
       hold: (pending) => (pending ? worker.ref() : worker.unref()),
-      stop: () => void worker.terminate(),
+      stop: () => worker.terminate(),
     };
   },
 };

@@ -1,6 +1,6 @@
 /** Speed limits as a build reaches them: what shares of the limit are stated against. */
 import type { Probe } from "@hotset/core/backend";
-import { layOutJob, type Runner } from "./step.js";
+import { bytesOfJob, Job, type KernelCode, type Runner, runJob } from "./job.js";
 
 // As assembly/lib/probe.ts.
 const kinds = { read: 0, madd: 1, "madd-i8": 2 } as const;
@@ -10,24 +10,31 @@ const paramsBytes = 20;
 /** GB/s of `read` and `copy`, 10^9 operations a second of the others. Throws HotsetError without memory. */
 export function measure(runner: Runner, opNumber: number, probe: Probe): number {
   if (probe.kind === "copy") return measureCopy(runner, probe.bytes);
-  const { arena, exports, threads, together } = runner;
+  const { arena, threads, together } = runner;
   const used = together ? threads : 1;
   const part = probe.kind === "read" ? Math.max(16 << 10, Math.floor(probe.bytes / used / 512) * 512) : 512;
-  const data = arena.alloc(part * threads, false);
-  const results = arena.alloc(4 * threads, false);
-  // Written, so that it is memory and not the one page of zeros; as floats and as 16-bit integers ordinary numbers.
-  new Uint8Array(arena.memory.buffer, data, part * threads).fill(0x3c);
-  const { job, params, words } = layOutJob({ ...runner, threads: used }, opNumber, paramsBytes, 0);
-  const fields = new Uint32Array(params.buffer, params.byteOffset, paramsBytes / 4);
-  if (together) runner.workers?.waitForHelpers();
+  const code: KernelCode = { op: opNumber, paramsBytes, scratchBytes: 0 };
+  const held: number[] = [];
+  const hold = (bytes: number): number => {
+    const start = arena.alloc(bytes, false);
+    held.push(start);
+    return start;
+  };
   try {
+    const data = hold(part * used);
+    const results = hold(4 * used);
+    const job = new Job(runner, used, code, hold(bytesOfJob(used, code)));
+    // Written, so that it is memory and not the one page of zeros; as floats and as 16-bit integers ordinary numbers.
+    new Uint8Array(arena.memory.buffer, data, part * used).fill(0x3c);
+    const fields = new Uint32Array(job.params.buffer, job.params.byteOffset, paramsBytes / 4);
+    if (together) runner.workers?.waitForHelpers();
     return rate(probe.kind === "read" ? part * used : stepOperations[probe.kind] * used, (repeats) => {
       fields.set([kinds[probe.kind], part, repeats, data, results]);
-      words[6] = 1;
-      exports.run(job, together);
+      job.change();
+      runJob(runner, job.address);
     });
   } finally {
-    for (const start of [data, results, job]) arena.free(start);
+    for (const start of held) arena.free(start);
   }
 }
 

@@ -10,48 +10,13 @@ import {
   type TensorPort,
   tensorNames,
 } from "@hotset/core/backend";
-import type { Arena } from "./arena.js";
-import type { Exports } from "./instance.js";
+import { bytesOfJob, faultAt, Job, type KernelCode, type Runner, runJob } from "./job.js";
 import type { Workers } from "./workers.js";
-
-/** What steps of one backend share. */
-export interface Runner {
-  readonly arena: Arena;
-  readonly exports: Exports;
-  readonly threads: number;
-  /** 1: this thread and the helpers run a job together; 0: this thread does alone. */
-  readonly together: 0 | 1;
-  readonly workers: Workers | undefined;
-}
-
-/** Bytes of a job with its plan (assembly/lib/run.ts), and of one slot's status (assembly/lib/kernel.ts). */
-const jobBytes = 32;
-const planBytes = 32 + 512;
-const statusBytes = 24;
-const staleWord = 6;
-
-const lines = (bytes: number): number => Math.ceil(bytes / 64) * 64;
 
 /** A tensor that does not lie in wasm memory, and its place there. */
 interface Staged {
   readonly outside: Uint8Array;
   readonly inside: Uint8Array;
-}
-
-/** A job in memory: the block that holds it, its params and its scratch. */
-export function layOutJob(
-  { arena, threads }: Runner,
-  op: number,
-  paramsBytes: number,
-  scratchBytes: number,
-): { job: number; params: Uint8Array; words: Int32Array } {
-  const statuses = lines(jobBytes + planBytes);
-  const params = statuses + lines(statusBytes * threads);
-  const scratch = params + lines(paramsBytes);
-  const job = arena.alloc(scratch + scratchBytes, false);
-  const words = new Int32Array(arena.memory.buffer, job, jobBytes / 4);
-  words.set([op, job + params, job + scratch, scratchBytes, threads, job + statuses, 1, 0]);
-  return { job, params: new Uint8Array(arena.memory.buffer, job + params, paramsBytes), words };
 }
 
 /** Frees the memory of steps whose owner was collected without `release`. */
@@ -61,8 +26,9 @@ export class WasmStep implements BoundKernel {
   readonly #runner: Runner;
   readonly #names: readonly string[];
   readonly #params: Params;
-  readonly #job: number;
-  readonly #words: Int32Array;
+  readonly #job: Job;
+  /** Blocks of the arena that this step keeps. */
+  readonly #held: number[] = [];
   /** Copied in before a run, and out after it. */
   readonly #before: Staged[] = [];
   readonly #after: Staged[] = [];
@@ -73,41 +39,46 @@ export class WasmStep implements BoundKernel {
   #pending = 0;
   #last: Promise<unknown> = Promise.resolve();
   #released = false;
+  /** Why a run was cut short: workers may still write what belongs to it. */
+  #lost: HotsetError | undefined;
 
-  constructor(runner: Runner, opNumber: number, paramsBytes: number, scratchBytes: number, binding: Binding) {
+  constructor(runner: Runner, code: KernelCode, binding: Binding) {
     const { op, axes, variant, tensors, pitch, scalars } = binding;
-    const { arena } = runner;
-    const held: number[] = [];
-    const free = () => {
-      for (const start of held.splice(0)) arena.free(start);
-    };
+    const { arena, threads } = runner;
+    const held = this.#held;
     this.#runner = runner;
     this.#capacity = axes;
     this.#names = tensorNames(op);
-    this.#free = free;
+    this.#free = () => {
+      for (const start of held.splice(0)) arena.free(start);
+    };
     try {
-      const { job, params, words } = layOutJob(runner, opNumber, paramsBytes, scratchBytes);
-      held.push(job);
-      this.#job = job;
-      this.#words = words;
-      this.#params = new Params(op, "wasm32", params.fill(0)).fill(axes, variant, pitch, scalars);
+      // Before anything is allocated: that could take the place of a tensor that was given back.
+      for (const view of Object.values(tensors)) if (arena.owns(view)) this.#hold(view);
+      const address = arena.alloc(bytesOfJob(threads, code), false);
+      held.push(address);
+      this.#job = new Job(runner, threads, code, address);
+      this.#params = new Params(op, "wasm32", this.#job.params.fill(0)).fill(axes, variant, pitch, scalars);
       for (const name of this.#names) {
         const view = tensors[name];
-        if (view) this.#params.setPointer(name, this.#place(view, (op.ports[name] as TensorPort).role, held));
+        if (view) this.#params.setPointer(name, this.#place(view, (op.ports[name] as TensorPort).role));
       }
     } catch (error) {
-      free();
+      this.#free();
       throw error;
     }
-    collected.register(this, free, this);
+    collected.register(this, this.#free, this);
   }
 
   run(): Fault | undefined {
-    if (this.#pending > 0) throw this.#busy();
+    if (this.#pending > 0 || this.#lost) throw this.#refusal();
     this.#copyIn();
-    const fault = this.#runner.exports.run(this.#job, this.#runner.together);
-    this.#copyOut();
-    return fault === 0 ? undefined : this.#fault(fault);
+    try {
+      return this.#ended(runJob(this.#runner, this.#job.address));
+    } catch (error) {
+      if (error instanceof HotsetError) this.#lose(error);
+      throw error;
+    }
   }
 
   async start(): Promise<Fault | undefined> {
@@ -128,7 +99,7 @@ export class WasmStep implements BoundKernel {
 
   set(name: string, value: number): void {
     this.#params.set(name, value);
-    this.#words[staleWord] = 1;
+    this.#job.change();
     const capacity = this.#capacity[name];
     if (capacity === undefined) return;
     if (value < capacity) this.#partial.add(name);
@@ -143,10 +114,33 @@ export class WasmStep implements BoundKernel {
   }
 
   async #submit(workers: Workers): Promise<Fault | undefined> {
+    if (this.#lost ?? workers.ended) throw this.#lost ?? workers.ended;
     this.#copyIn();
-    const fault = await workers.submit(this.#job);
+    let fault: number;
+    try {
+      fault = await workers.submit(this.#job.address);
+    } catch (error) {
+      this.#lose(error as HotsetError);
+      throw error;
+    }
+    return this.#ended(fault);
+  }
+
+  #ended(address: number): Fault | undefined {
     this.#copyOut();
-    return fault === 0 ? undefined : this.#fault(fault);
+    if (address === 0) return undefined;
+    const fault = faultAt(this.#runner, address, this.#names);
+    if (fault.code === "internal")
+      this.#lose(
+        new HotsetError("internal", { where: "wasm: run", expected: "a step whose runs have ended", received: "one that met a trap" }),
+      );
+    return fault;
+  }
+
+  /** Its memory stays as it is: for others it would be memory that a worker may still write. */
+  #lose(reason: HotsetError): void {
+    this.#lost = reason;
+    this.#held.length = 0;
   }
 
   #copyIn(): void {
@@ -165,16 +159,27 @@ export class WasmStep implements BoundKernel {
     }
   }
 
+  /** Keeps the block of a tensor in wasm memory until this step is released. */
+  #hold(view: HostArray): void {
+    // An empty one may stand where another block begins.
+    if (view.byteLength === 0) return;
+    const block = this.#runner.arena.hold(view.byteOffset);
+    if (block === undefined)
+      throw new HotsetError("disposed", {
+        where: "wasm: bind",
+        expected: "tensors of live memory",
+        received: "a view of a tensor that was disposed",
+        hint: "Keep the tensor until its steps are bound.",
+      });
+    this.#held.push(block);
+  }
+
   /** Address of a tensor: its own in wasm memory, else that of a copy. */
-  #place(view: HostArray, role: TensorPort["role"], held: number[]): number {
+  #place(view: HostArray, role: TensorPort["role"]): number {
     const { arena } = this.#runner;
-    if (arena.owns(view)) {
-      const block = arena.hold(view.byteOffset);
-      if (block !== undefined) held.push(block);
-      return view.byteOffset;
-    }
+    if (arena.owns(view)) return view.byteOffset;
     const address = arena.alloc(view.byteLength, false);
-    held.push(address);
+    this.#held.push(address);
     const staged: Staged = {
       outside: new Uint8Array(view.buffer, view.byteOffset, view.byteLength),
       inside: new Uint8Array(arena.memory.buffer, address, view.byteLength),
@@ -184,17 +189,12 @@ export class WasmStep implements BoundKernel {
     return address;
   }
 
-  #fault(address: number): Fault {
-    const status = new DataView(this.#runner.arena.memory.buffer, address >>> 0, statusBytes);
-    return {
-      code: status.getUint32(0, true) === 1 ? "index" : "internal",
-      port: this.#names[status.getUint32(4, true)] ?? "?",
-      index: status.getFloat64(8, true),
-      value: status.getFloat64(16, true),
-    };
-  }
-
-  #busy(): HotsetError {
-    return new HotsetError("busy", { where: "wasm: run", expected: "a step that is not running", received: "one whose start() has not ended" });
+  #refusal(): HotsetError {
+    if (this.#lost) return this.#lost;
+    return new HotsetError("busy", {
+      where: "wasm: run",
+      expected: "a step that is not running",
+      received: "one whose start() has not ended",
+    });
   }
 }

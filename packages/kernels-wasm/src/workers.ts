@@ -33,12 +33,24 @@ export class Workers {
     this.#words = new Int32Array(memory.buffer, 0, 512);
   }
 
+  /** Why it has ended, if it has. */
+  get ended(): HotsetError | undefined {
+    return this.#ended;
+  }
+
   /** Starts the helpers, once. Work goes on without those that are not there yet. */
   startHelpers(): void {
     if (this.#helpers || this.#ended) return;
     this.#helpers = [];
     try {
-      for (let slot = 1; slot < this.#threads; slot++) this.#helpers.push(this.#start(slot, () => {}, () => {}));
+      for (let slot = 1; slot < this.#threads; slot++)
+        this.#helpers.push(
+          this.#start(
+            slot,
+            () => {},
+            () => {},
+          ),
+        );
     } catch {
       // Then fewer threads take the tasks.
     }
@@ -66,6 +78,7 @@ export class Workers {
   /** Waits until the helpers are at work: for measurements. Only where this thread may block. */
   waitForHelpers(): void {
     const end = performance.now() + patience;
+    if (!this.#helpers) return;
     for (;;) {
       const up = Atomics.load(this.#words, words.up);
       const left = end - performance.now();
@@ -91,7 +104,10 @@ export class Workers {
   #next(): void {
     const first = this.#queue[0];
     this.#busy = first !== undefined;
-    if (!first) return this.#conductor?.hold(false);
+    if (!first) {
+      this.#conductor?.hold(false);
+      return;
+    }
     try {
       this.#conductor ??= this.#start(
         0,
@@ -99,7 +115,8 @@ export class Workers {
         (reason) => this.#failed(reason),
       );
     } catch (error) {
-      return this.#failed((error as Error).message);
+      this.#failed((error as Error).message);
+      return;
     }
     this.#conductor.hold(true);
     Atomics.store(this.#words, words.request, first.job | 0);
@@ -107,7 +124,10 @@ export class Workers {
   }
 
   #done(fault: number): void {
-    if (fault < 0) return this.#failed("a trap in a worker");
+    if (fault < 0) {
+      this.#failed("a trap in a worker");
+      return;
+    }
     const first = this.#queue.shift();
     this.#next();
     first?.resolve(fault);
@@ -126,9 +146,16 @@ export class Workers {
 
   #end(error: HotsetError): void {
     this.#ended ??= error;
-    for (const worker of [...(this.#helpers ?? []), this.#conductor]) worker?.stop();
+    // A job on this thread must not wait for a task that a worker took just before it was stopped.
+    Atomics.store(this.#words, words.broken, 1);
+    const stopped = [...(this.#helpers ?? []), this.#conductor].map((worker) => worker?.stop());
     this.#helpers = this.#conductor = undefined;
-    for (const { reject } of this.#queue.splice(0)) reject(error);
+    const lost = this.#queue.splice(0);
+    // Only then: whoever hears of it may reuse the tensors.
+    if (lost.length)
+      void Promise.allSettled(stopped).then(() => {
+        for (const { reject } of lost) reject(error);
+      });
   }
 
   #start(slot: number, message: (value: number) => void, failed: (reason: string) => void): WorkerHandle {

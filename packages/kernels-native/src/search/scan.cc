@@ -23,9 +23,12 @@ namespace {
     case 3: HOTSET_DOTS(3, pass); break;    \
     default: HOTSET_DOTS(4, pass);          \
   }
-#define HOTSET_EACH_PASS(n, at)                             \
-  if (at > 0) HOTSET_EACH_QUERIES(n, Pass::again)           \
+// One query follows the rows as fast as the processor fetches them; more of them, on AMD, have to ask for the next ones:
+// 31.0 against 29.7 ms for 6 queries on 1M x 128 f32 rows (2 threads of a Zen 3, one run).
+#define HOTSET_EACH_PASS(n, at, ahead)                            \
+  if (at > 0) HOTSET_EACH_QUERIES(n, Pass::again)                 \
   else if (prefetch_helps) HOTSET_EACH_QUERIES(n, Pass::prefetch) \
+  else if (n > 1) HOTSET_EACH_QUERIES(n, ahead)                   \
   else HOTSET_EACH_QUERIES(n, Pass::first)
 
 constexpr int64_t kTaskBytes = 512 << 10;
@@ -204,13 +207,16 @@ struct Scan {
     const int64_t first = block * shape.block;
     const int n = int(least(shape.block, p.batch - first));
     alignas(64) float dots[kStreamQueries * kBlockRows];
-    const T* pointers[kBlockRows];
-    RowBlock rows;
-    while (row < end) {
-      row = next_rows(p, row, end, rows);
-      if (rows.n == 0) break;
-      row_pointers(p, rows, pointers);
-      stream(pointers, rows, n, queries(block), terms() + first, dots);
+    const T* pointers[2][kBlockRows];
+    RowBlock blocks[2];
+    RowOrder order(p, row, end);
+    order.next(blocks[0]);
+    row_pointers(p, blocks[0], pointers[0]);
+    for (int at = 0; blocks[at].n > 0; at ^= 1) {
+      RowBlock& rows = blocks[at];
+      order.next(blocks[at ^ 1]);
+      row_pointers(p, blocks[blocks[at ^ 1].n > 0 ? at ^ 1 : at], pointers[at ^ 1]);
+      stream(pointers[at], reinterpret_cast<const void* const*>(pointers[at ^ 1]), rows, n, queries(block), terms() + first, dots);
       row_terms(p, shape.integers, rows);
       for (int q = 0; q < n; q++) keep(rows, dots + q * kBlockRows, first + q);
     }
@@ -218,23 +224,26 @@ struct Scan {
 
   // Four queries at a time; the second four meet rows that the first have brought into the cache.
   template <class T>
-  void stream(const T* const* pointers, RowBlock& rows, int n, const char* prepared, const QueryTerms*, float* dots) const {
+  void stream(const T* const* pointers, const void* const* ahead, RowBlock& rows, int n, const char* prepared, const QueryTerms*, float* dots) const {
     const int64_t pitch = stream_length(p.dim, kLanes);
     for (int at = 0; at < n; at += 4) {
       const float* const q = reinterpret_cast<const float*>(prepared) + at * pitch;
       float* const out = dots + at * kBlockRows;
-#define HOTSET_DOTS(Q, pass) stream_dots<T, Q, pass>(pointers, rows.n, p.dim, q, pitch, out, rows.squares)
-      HOTSET_EACH_PASS(n - at, at)
+#define HOTSET_DOTS(Q, pass) stream_dots<T, Q, pass>(pointers, rows.n, p.dim, q, pitch, out, rows.squares, ahead)
+      HOTSET_EACH_PASS(n - at, at, Pass::first_ahead)
 #undef HOTSET_DOTS
     }
   }
-  void stream(const int8_t* const* pointers, RowBlock& rows, int n, const char* prepared, const QueryTerms* t, float* dots) const {
+  void stream(const int8_t* const* pointers, const void* const*, RowBlock& rows, int n, const char* prepared, const QueryTerms* t, float* dots) const {
     const int64_t pitch = stream_length(p.dim, kLanes16);
+    // Norms have a bound that costs nothing and is loose by a factor of 2: enough beside 16-bit queries.
+    const bool squares = p.metric != search_scan_metric_ip || prefetch_helps;
+    if (!squares) for (float& square : rows.squares) square = float(p.dim) * 16384;
     for (int at = 0; at < n; at += 4) {
       const int16_t* const q = reinterpret_cast<const int16_t*>(prepared) + at * pitch;
       float* const out = dots + at * kBlockRows;
 #define HOTSET_DOTS(Q, pass) stream_dots_i8<Q, pass>(pointers, rows.n, p.dim, q, pitch, t + at, out, rows.squares)
-      HOTSET_EACH_PASS(n - at, at)
+      HOTSET_EACH_PASS(n - at, squares ? at : 1, Pass::first)
 #undef HOTSET_DOTS
     }
   }

@@ -44,6 +44,36 @@ static inline int64_t next_rows(const search_scan_params& p, int64_t next, int64
   return next;
 }
 
+// Rows in the order that memory likes best. Four rows meet the query side by side, and an AMD prefetcher does not follow
+// four streams 512 bytes apart: 7.0 against 15.6 GB/s with rows of 512 bytes 32 apart and 17.8 with them 256 apart (one
+// thread of a Zen 3). So each block takes a quarter of its rows from each quarter of the range.
+class RowOrder {
+ public:
+  RowOrder(const search_scan_params& p, int64_t first, int64_t end) : p_(p), end_(end) {
+    const bool apart = !p.filter && !prefetch_helps;
+    quarter_ = apart ? (end - first) / (4 * kShare) * kShare : 0;
+    first_ = first;
+    next_ = first + 4 * quarter_;
+  }
+
+  // Fills a block; n is 0 when there are no more rows.
+  void next(RowBlock& block) {
+    if (taken_ == quarter_) {
+      next_ = next_ < end_ ? next_rows(p_, next_, end_, block) : (block.n = 0, end_);
+      return;
+    }
+    for (int i = 0; i < kBlockRows; i++) block.rows[i] = int32_t(first_ + i % 4 * quarter_ + taken_ + i / 4);
+    block.n = kBlockRows;
+    taken_ += kShare;
+  }
+
+ private:
+  static constexpr int kShare = kBlockRows / 4;
+  const search_scan_params& p_;
+  const int64_t end_;
+  int64_t first_, quarter_, next_, taken_ = 0;
+};
+
 // Fills factor, term, norm and error from squares. `scaled`: the dot products are of i8 rows before scaling.
 static inline void row_terms(const search_scan_params& p, bool scaled, RowBlock& block) {
   const float unit = error_unit(p.dim);

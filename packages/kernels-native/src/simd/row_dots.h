@@ -27,11 +27,14 @@ static inline const T* row_end(const T* row, int64_t dim, int lanes, T* buffer) 
 
 // What a pass over rows does besides the dot products.
 enum class Pass {
-  first,     // sum the rows' squares as well
-  prefetch,  // the same, asking for the lines kPrefetchBytes ahead
-  ahead,     // ask for other rows, row by row: those that are needed next
-  again,     // nothing
+  first,        // sum the rows' squares as well
+  prefetch,     // the same, asking for the lines kPrefetchBytes ahead
+  first_ahead,  // the same, asking for other rows, row by row: those that are needed next
+  ahead,        // ask for these, no squares
+  again,        // nothing
 };
+constexpr bool sums_squares(Pass pass) { return pass != Pass::ahead && pass != Pass::again; }
+constexpr bool asks_ahead(Pass pass) { return pass == Pass::first_ahead || pass == Pass::ahead; }
 
 // Intel's own prefetcher leaves bandwidth unused on rows of a few lines: 9 against 18 GB/s on 128-byte rows, 14.6
 // against 15.9 on 512-byte ones (one thread of a Xeon, 1M rows). AMD's does not, and is slowed down by ours.
@@ -42,11 +45,12 @@ constexpr int kAheadHint = 2;
 // Rows that are summed side by side: as many sums as fit the registers beside a row and a query vector each.
 constexpr int stream_rows(int queries) { return (queries + 1) * 4 + 4 <= kRegisters ? 4 : 2; }
 
-// The sums of R rows with Q queries, each still a vector.
-template <class T, int Q, int R, Pass pass>
+// The sums of R rows with Q queries, each still a vector. `rest`: the rows do not fill whole vectors; a kind of its own,
+// because the calls in it would have the sums kept in memory for all rows.
+template <class T, int Q, int R, Pass pass, bool rest>
 static inline void stream_sums(const T* const* rows, int64_t dim, const float* queries, int64_t query_pitch, const float* ones, f32v (*sum)[4], f32v* square,
                                const void* const* ahead = nullptr) {
-  constexpr bool kSquares = pass == Pass::first || pass == Pass::prefetch;
+  constexpr bool kSquares = sums_squares(pass);
   const int64_t whole = dim / kLanes * kLanes;
   f32v s[Q][R], t[R];
   for (int j = 0; j < R; j++) {
@@ -58,7 +62,7 @@ static inline void stream_sums(const T* const* rows, int64_t dim, const float* q
 #pragma GCC unroll 4
     for (int j = 0; j < R; j++) {
       if (pass == Pass::prefetch) __builtin_prefetch(reinterpret_cast<const char*>(rows[j] + i) + kPrefetchBytes);
-      if (pass == Pass::ahead) __builtin_prefetch(static_cast<const char*>(ahead[j]) + i * int64_t(sizeof(T)), 0, kAheadHint);
+      if (asks_ahead(pass)) __builtin_prefetch(static_cast<const char*>(ahead[j]) + i * int64_t(sizeof(T)), 0, kAheadHint);
       x[j] = load(rows[j] + i);
       if (kSquares) t[j] = madd(x[j], x[j], t[j]);
     }
@@ -69,7 +73,7 @@ static inline void stream_sums(const T* const* rows, int64_t dim, const float* q
       for (int j = 0; j < R; j++) s[q][j] = madd(x[j], y, s[q][j]);
     }
   }
-  if (whole < dim) {
+  if (rest) {
     for (int j = 0; j < R; j++) {
       T buffer[kLanes];
       const f32v x = load(row_end(rows[j], dim, kLanes, buffer));

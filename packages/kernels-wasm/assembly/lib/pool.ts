@@ -21,7 +21,7 @@ const PHASE: usize = 1224;
 const BUSY: usize = 1280;
 /** Workers that have started. */
 const UP: usize = 1344;
-/** Not 0: a worker met a trap, so that a task may never be done. */
+/** Not 0: a worker met a trap or is being stopped, so that a task may never be done. */
 const BROKEN: usize = 1348;
 /** The job that the conductor is to run; 0 when there is none. */
 const REQUEST: usize = 1408;
@@ -37,7 +37,7 @@ export function share(job: Job, phase: u32, tasks: u32): bool {
   // Order matters. Who sees the new counter sees no tasks, or the new tasks with all that was stored before them;
   // who still holds the old counter fails to claim, because it has moved.
   atomic.store<u32>(TASKS, 0);
-  atomic.store<u64>(NEXT, <u64>number << 32);
+  atomic.store<u64>(NEXT, (<u64>number) << 32);
   atomic.store<u32>(DONE, 0);
   atomic.store<usize>(JOB, changetype<usize>(job));
   atomic.store<u32>(PHASE, phase);
@@ -58,7 +58,7 @@ export function share(job: Job, phase: u32, tasks: u32): bool {
   return true;
 }
 
-/** A worker met a trap: the job at hand is lost, and later ones run without the pool. */
+/** A worker met a trap, or all are being stopped: the job at hand is lost, and later ones run without the pool. */
 export function broken(): bool {
   if (!ASC_FEATURE_THREADS) return false;
   return atomic.load<u32>(BROKEN) != 0;

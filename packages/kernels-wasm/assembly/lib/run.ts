@@ -1,9 +1,9 @@
 // Running a job: a kernel with its parameters and scratch. TypeScript lays it out and calls `run`.
 import { plan_kernel, run_task } from "../index";
-import { KernelPlan, MAX_PHASES, Status, STATUS_INTERNAL } from "./kernel";
+import { KernelPlan, MAX_PHASES, STATUS_INTERNAL, Status } from "./kernel";
 import { broken, share } from "./pool";
 
-/** As src/step.ts lays it out; a KernelPlan with its room follows. */
+/** As src/job.ts lays it out; a KernelPlan with its room follows. */
 @unmanaged
 export class Job {
   /** Number of the op in this build. */
@@ -56,6 +56,9 @@ export function run_job_task(job: Job, phase: u32, task: u32, slot: u32): void {
 function internal_fault(job: Job): usize {
   const status = job.status(0);
   status.code = STATUS_INTERNAL;
+  status.port = 0;
+  status.index = 0;
+  status.value = STATUS_INTERNAL;
   return changetype<usize>(status);
 }
 

@@ -12,8 +12,7 @@ export class simd {
   /** Four elements as f32, exactly. */
   @inline static load<T>(address: usize): v128 {
     if (isFloat<T>()) return v128.load(address);
-    if (sizeof<T>() == 1)
-      return f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(address))));
+    if (sizeof<T>() == 1) return f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(i16x8.extend_low_i8x16_s(v128.load32_zero(address))));
     if (isSigned<T>()) return i32x4.shl(v128.load16x4_u(address), 16);
     return simd.widen_f16(v128.load16x4_s(address));
   }

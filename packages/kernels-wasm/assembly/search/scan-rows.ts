@@ -53,7 +53,8 @@ export class RowBlock {
     for (; (padded & 7) != 0; padded++) store<u32>(numbers + padded * 4, last);
     const pitch = i32x4.splat(params.rows_pitch * element);
     const rows = i32x4.splat(params.rows);
-    for (let i: usize = 0; i < padded * 4; i += 16) v128.store(this.addresses() + i, i32x4.add(rows, i32x4.mul(v128.load(numbers + i), pitch)));
+    for (let i: usize = 0; i < padded * 4; i += 16)
+      v128.store(this.addresses() + i, i32x4.add(rows, i32x4.mul(v128.load(numbers + i), pitch)));
     return true;
   }
 
@@ -219,6 +220,14 @@ function push_lanes(
   if (block.n - first < 4) passing &= (1 << (block.n - first)) - 1;
   for (; passing; passing &= passing - 1) {
     const lane: u32 = ctz(passing) * 4;
-    push_row(scan, reservoir, load<u32>(block.numbers() + first * 4 + lane), load<f32>(ends + lane), load<f32>(ends + lane, 16), query, terms);
+    push_row(
+      scan,
+      reservoir,
+      load<u32>(block.numbers() + first * 4 + lane),
+      load<f32>(ends + lane),
+      load<f32>(ends + lane, 16),
+      query,
+      terms,
+    );
   }
 }

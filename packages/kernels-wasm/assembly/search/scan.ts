@@ -6,15 +6,14 @@
 // Up to 8 queries: rows streamed where they lie (scan-stream.ts); bound by memory. More: blocks of up to 192
 // queries over packed panels of 8 rows, 8 x 4 sums in registers (scan-panel.ts); bound by multiply-add.
 // i8 rows meet queries of 16-bit integers in both. A task is 512 KiB of rows: 40 us of one core's bandwidth.
-import { DTYPE_BF16, DTYPE_F16, DTYPE_F32, SEARCH_SCAN_METRIC_IP,
-  SEARCH_SCAN_METRIC_L2, SearchScanParams } from "../gen/params";
+import { DTYPE_BF16, DTYPE_F16, DTYPE_F32, SEARCH_SCAN_METRIC_IP, SEARCH_SCAN_METRIC_L2, SearchScanParams } from "../gen/params";
 import { KernelPlan, Status } from "../lib/kernel";
 import { simd } from "../lib/simd";
 import { score_of_key } from "./scan-canonical";
-import { pack_panel, PANEL_ROWS, panel_tile, QUERY_TILE } from "./scan-panel";
+import { PANEL_ROWS, pack_panel, panel_tile, QUERY_TILE } from "./scan-panel";
 import { clear_last_tile, prepare_query } from "./scan-query";
-import { merge_exact, raise_threshold, Reservoir, resolve_rows, sort_keys } from "./scan-reservoir";
-import { keep_rows, row_terms, RowBlock } from "./scan-rows";
+import { merge_exact, Reservoir, raise_threshold, resolve_rows, sort_keys } from "./scan-reservoir";
+import { keep_rows, RowBlock, row_terms } from "./scan-rows";
 import { QueryTerms, Scan, scan_of } from "./scan-shape";
 import { DOTS_PITCH, stream } from "./scan-stream";
 
