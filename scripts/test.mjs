@@ -113,7 +113,13 @@ const stages = {
       cmake,
     );
     await check("C++: one instruction set cannot leak into another", () => noSharedCode(join(builds, "plain")), cmake);
-    const sanitize = (kinds) => buildRunner(kinds.replaceAll(",", "-"), `-DHOTSET_SANITIZE=${kinds}`, "-DCMAKE_BUILD_TYPE=RelWithDebInfo");
+    const sanitize = (kinds) =>
+      buildRunner(
+        kinds.replaceAll(",", "-"),
+        `-DHOTSET_SANITIZE=${kinds}`,
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+        "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
+      );
     await check("C++: under ASan and UBSan", async () => replay(await sanitize("address,undefined"), 2), cmake);
     await check("C++: under TSan", async () => replay(await sanitize("thread"), 4), cmake);
     const cross =

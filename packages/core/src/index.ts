@@ -2,6 +2,7 @@
  * Hotset's API: ops, plans and selection. `hotset` re-exports all of it and finds the installed backends;
  * this package alone has the `js` backend only.
  */
+export * as attention from "./attention/index.js";
 export type { Backend, BackendId, BackendLoader, BackendSource, DeviceBackend, HostBackend } from "./backend.js";
 export { type CalibrationCase, type CalibrationStep, calibrate } from "./calibrate.js";
 export { defaultHotset, plan, setDefaultHotset } from "./default.js";

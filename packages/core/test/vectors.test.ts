@@ -1,8 +1,8 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { createHotset, kvCache, search } from "@hotset/core";
-import type { DType } from "@hotset/core/backend";
+import { attention, createHotset, kvCache, type Op, search } from "@hotset/core";
+import { type DType, dtypes, portDType } from "@hotset/core/backend";
 import { describe, expect, it } from "vitest";
 
 const folder = fileURLToPath(new URL("../../../vectors", import.meta.url));
@@ -65,9 +65,46 @@ describe("the references agree with independent vectors", async () => {
   }
 });
 
+interface Vector {
+  name: string;
+  axes: Record<string, number>;
+  variant: Record<string, string | boolean>;
+  scalars: Record<string, number>;
+  inputs: Record<string, (number | string)[]>;
+  expected: Record<string, (number | string)[]>;
+}
+
+describe("references of f32 arithmetic agree with independent vectors", async () => {
+  const hotset = await createHotset();
+  for (const op of [attention.decode, attention.merge] as Op[]) {
+    for (const { name, axes, variant, scalars, inputs, expected } of load<Vector[]>(`${op.id}.json`)) {
+      it(`${op.id}: ${name}`, () => {
+        const arrays = Object.fromEntries(
+          Object.entries(inputs).map(([port, values]) => {
+            const dtype = portDType(op, port, variant) as DType;
+            return [port, { data: (dtypes[dtype].storage as unknown as Float32ArrayConstructor).from(values.map(Number)), dtype }];
+          }),
+        );
+        const outputs = hotset
+          .planSync(op, axes, variant)
+          .bind(arrays as never, {}, scalars)
+          .run();
+        for (const [port, wanted] of Object.entries(expected)) {
+          wanted.map(Number).forEach((exact, i) => {
+            const got = Number((outputs as Record<string, Float32Array>)[port]?.[i]);
+            if (!Number.isFinite(exact)) expect(got).toBe(exact);
+            // Sums in f64, rounded once to f32.
+            else expect(Math.abs(got - exact)).toBeLessThanOrEqual(2 ** -24 * Math.abs(exact) * (1 + 1e-6) + 1e-14);
+          });
+        }
+      });
+    }
+  }
+});
+
 describe("the vectors are what their scripts make", () => {
   const python = spawnSync("python3", ["--version"]).status === 0;
-  for (const script of ["search/scan.py", "kv-cache/pool-apply.py"]) {
+  for (const script of ["search/scan.py", "kv-cache/pool-apply.py", "attention/decode.py"]) {
     it.skipIf(!python)(`${script} (needs python3)`, () => {
       const { status, stderr } = spawnSync("python3", [`${folder}/${script}`, "--check"], { encoding: "utf8" });
       expect(stderr).toBe("");

@@ -3,6 +3,8 @@
  * lookup and tests follow from the row.
  */
 export const kernels: Readonly<Record<string, readonly string[]>> = {
+  "attention/decode": ["chunks"],
+  "attention/merge": ["rows"],
   "kv-cache/pool-apply": ["queue"],
   "search/scan": ["stream", "stream-i16", "panel", "panel-i16"],
 };

@@ -35,6 +35,7 @@ export interface Evidence {
   readonly axes: AnyAxes;
   readonly variant: AnyVariant;
   readonly pitch: Readonly<Record<string, number>>;
+  readonly scalars: Readonly<Record<string, number>>;
   /** Before the run. */
   readonly inputs: Tensors;
   /** What the reference makes of them. */

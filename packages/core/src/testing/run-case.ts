@@ -39,7 +39,7 @@ export async function runCase(backend: Backend, prepared: Prepared, cases: OpCas
   try {
     for (const [name, data] of Object.entries({ ...prepared.expected, ...prepared.inputs }))
       buffers[name] = guarded(backend, placement, dtypeOf(op, name, variant), data.length, shift);
-    step = plan.bind(...tensorArguments(prepared, buffers));
+    step = plan.bind(...tensorArguments(prepared, buffers), prepared.scalars);
     for (const [name, size] of Object.entries(prepared.test.live ?? {})) step.set(name, size);
 
     const runs: [when: string, run: () => unknown][] = isDevice(backend)

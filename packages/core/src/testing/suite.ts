@@ -128,6 +128,7 @@ export function checkMutants(op: Op, cases: OpCases): string[] {
           axes: prepared.actual,
           variant,
           pitch: prepared.pitch,
+          scalars: prepared.scalars,
           inputs: prepared.inputs,
           expected: prepared.expected,
         };

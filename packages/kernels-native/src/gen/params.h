@@ -8,6 +8,78 @@ namespace hotset {
 
 enum : uint32_t { dtype_f32 = 0, dtype_f16 = 1, dtype_bf16 = 2, dtype_i8 = 3, dtype_u8 = 4, dtype_i32 = 5, dtype_u32 = 6, dtype_u64 = 7, dtype_bits = 8, dtype_i4 = 9, dtype_q8_0 = 10, dtype_q4_0 = 11, dtype_mxfp4 = 12 };
 
+// attention/decode: One decode step of grouped-query attention over a paged KV cache.
+struct attention_decode_params {
+  int64_t batch;
+  int64_t query_heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t value_dim;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  const float* queries;  // [batch, queryHeads, headDim]
+  const void* key_pages;  // [pages, kvHeads, pageSize, headDim]
+  const float* key_scale;  // [pages, kvHeads, pageSize]
+  const void* value_pages;  // [pages, kvHeads, pageSize, valueDim]
+  const float* value_scale;  // [pages, kvHeads, pageSize]
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* lengths;  // [batch]
+  const float* sinks;  // [queryHeads]
+  float* out;  // [batch, queryHeads, valueDim]
+  float* lse;  // [batch, queryHeads]
+  uint32_t key_pages_dtype;
+  float scale;
+  float soft_cap;
+  uint32_t window;
+};
+static_assert(sizeof(attention_decode_params) == 160);
+static_assert(offsetof(attention_decode_params, batch) == 0);
+static_assert(offsetof(attention_decode_params, query_heads) == 8);
+static_assert(offsetof(attention_decode_params, kv_heads) == 16);
+static_assert(offsetof(attention_decode_params, head_dim) == 24);
+static_assert(offsetof(attention_decode_params, value_dim) == 32);
+static_assert(offsetof(attention_decode_params, pages) == 40);
+static_assert(offsetof(attention_decode_params, page_size) == 48);
+static_assert(offsetof(attention_decode_params, max_pages) == 56);
+static_assert(offsetof(attention_decode_params, queries) == 64);
+static_assert(offsetof(attention_decode_params, key_pages) == 72);
+static_assert(offsetof(attention_decode_params, key_scale) == 80);
+static_assert(offsetof(attention_decode_params, value_pages) == 88);
+static_assert(offsetof(attention_decode_params, value_scale) == 96);
+static_assert(offsetof(attention_decode_params, page_table) == 104);
+static_assert(offsetof(attention_decode_params, lengths) == 112);
+static_assert(offsetof(attention_decode_params, sinks) == 120);
+static_assert(offsetof(attention_decode_params, out) == 128);
+static_assert(offsetof(attention_decode_params, lse) == 136);
+static_assert(offsetof(attention_decode_params, key_pages_dtype) == 144);
+static_assert(offsetof(attention_decode_params, scale) == 148);
+static_assert(offsetof(attention_decode_params, soft_cap) == 152);
+static_assert(offsetof(attention_decode_params, window) == 156);
+constexpr int attention_decode_tensors = 10;
+enum : int32_t { attention_decode_port_queries = 0, attention_decode_port_key_pages = 1, attention_decode_port_key_scale = 2, attention_decode_port_value_pages = 3, attention_decode_port_value_scale = 4, attention_decode_port_page_table = 5, attention_decode_port_lengths = 6, attention_decode_port_sinks = 7, attention_decode_port_out = 8, attention_decode_port_lse = 9 };
+
+// attention/merge: Joins attention states (out, lse) over disjoint sets of tokens into the state over all of them.
+struct attention_merge_params {
+  int64_t parts;
+  int64_t rows;
+  int64_t value_dim;
+  const float* part_out;  // [parts, rows, valueDim]
+  const float* part_lse;  // [parts, rows]
+  float* out;  // [rows, valueDim]
+  float* lse;  // [rows]
+};
+static_assert(sizeof(attention_merge_params) == 56);
+static_assert(offsetof(attention_merge_params, parts) == 0);
+static_assert(offsetof(attention_merge_params, rows) == 8);
+static_assert(offsetof(attention_merge_params, value_dim) == 16);
+static_assert(offsetof(attention_merge_params, part_out) == 24);
+static_assert(offsetof(attention_merge_params, part_lse) == 32);
+static_assert(offsetof(attention_merge_params, out) == 40);
+static_assert(offsetof(attention_merge_params, lse) == 48);
+constexpr int attention_merge_tensors = 4;
+enum : int32_t { attention_merge_port_part_out = 0, attention_merge_port_part_lse = 1, attention_merge_port_out = 2, attention_merge_port_lse = 3 };
+
 // kv-cache/pool-apply: Applies allocate, retain, release and discard commands to a block pool kept in a flat buffer.
 struct kv_cache_pool_apply_params {
   int64_t blocks;

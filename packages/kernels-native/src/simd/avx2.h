@@ -43,6 +43,11 @@ static inline f32v select_inside(f32v a, float low, float high, f32v yes, f32v n
   const __m256 inside = _mm256_and_ps(_mm256_cmp_ps(a.v, _mm256_set1_ps(low), _CMP_GT_OQ), _mm256_cmp_ps(a.v, _mm256_set1_ps(high), _CMP_LT_OQ));
   return {_mm256_blendv_ps(no.v, yes.v, inside)};
 }
+// The larger; b where either is NaN.
+static inline f32v larger(f32v a, f32v b) { return {_mm256_max_ps(a.v, b.v)}; }
+static inline f32v smaller(f32v a, f32v b) { return {_mm256_min_ps(a.v, b.v)}; }
+// 2^n, given n + 1.5 * 2^23; 0 for n = -127.
+static inline f32v power_of_two(f32v a) { return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(a.v), 23), _mm256_set1_epi32(127 << 23)))}; }
 static inline float reduce_add(f32v a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -43,6 +43,11 @@ static inline f32v select_inside(f32v a, float low, float high, f32v yes, f32v n
   const __mmask16 inside = _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(low), _CMP_GT_OQ) & _mm512_cmp_ps_mask(a.v, _mm512_set1_ps(high), _CMP_LT_OQ);
   return {_mm512_mask_blend_ps(inside, no.v, yes.v)};
 }
+// The larger; b where either is NaN.
+static inline f32v larger(f32v a, f32v b) { return {_mm512_max_ps(a.v, b.v)}; }
+static inline f32v smaller(f32v a, f32v b) { return {_mm512_min_ps(a.v, b.v)}; }
+// 2^n, given n + 1.5 * 2^23; 0 for n = -127.
+static inline f32v power_of_two(f32v a) { return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(_mm512_castps_si512(a.v), 23), _mm512_set1_epi32(127 << 23)))}; }
 static inline float reduce_add(f32v a) { return _mm512_reduce_add_ps(a.v); }
 
 static inline i32v zero_i32() { return {_mm512_setzero_si512()}; }

@@ -49,6 +49,11 @@ static inline f32v select_inside(f32v a, float low, float high, f32v yes, f32v n
   const uint32x4_t inside = vandq_u32(vcgtq_f32(a.v, vdupq_n_f32(low)), vcltq_f32(a.v, vdupq_n_f32(high)));
   return {vbslq_f32(inside, yes.v, no.v)};
 }
+// The larger; b where either is NaN.
+static inline f32v larger(f32v a, f32v b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
+static inline f32v smaller(f32v a, f32v b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
+// 2^n, given n + 1.5 * 2^23; 0 for n = -127.
+static inline f32v power_of_two(f32v a) { return {vreinterpretq_f32_s32(vaddq_s32(vshlq_n_s32(vreinterpretq_s32_f32(a.v), 23), vdupq_n_s32(127 << 23)))}; }
 static inline float reduce_add(f32v a) { return vaddvq_f32(a.v); }
 
 static inline i32v zero_i32() { return {vdupq_n_s32(0)}; }

@@ -55,6 +55,11 @@ static inline f32v select_inside(f32v a, float low, float high, f32v yes, f32v n
   const __m128 inside = _mm_and_ps(_mm_cmpgt_ps(a.v, _mm_set1_ps(low)), _mm_cmplt_ps(a.v, _mm_set1_ps(high)));
   return {_mm_or_ps(_mm_and_ps(inside, yes.v), _mm_andnot_ps(inside, no.v))};
 }
+// The larger; b where either is NaN.
+static inline f32v larger(f32v a, f32v b) { return {_mm_max_ps(a.v, b.v)}; }
+static inline f32v smaller(f32v a, f32v b) { return {_mm_min_ps(a.v, b.v)}; }
+// 2^n, given n + 1.5 * 2^23; 0 for n = -127.
+static inline f32v power_of_two(f32v a) { return {_mm_castsi128_ps(_mm_add_epi32(_mm_slli_epi32(_mm_castps_si128(a.v), 23), _mm_set1_epi32(127 << 23)))}; }
 static inline float reduce_add(f32v a) {
   const __m128 s = _mm_add_ps(a.v, _mm_movehl_ps(a.v, a.v));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));

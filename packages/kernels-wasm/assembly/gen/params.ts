@@ -14,6 +14,59 @@ export const DTYPE_Q8_0: u32 = 10;
 export const DTYPE_Q4_0: u32 = 11;
 export const DTYPE_MXFP4: u32 = 12;
 
+/** attention/decode: One decode step of grouped-query attention over a paged KV cache. */
+export const ATTENTION_DECODE_PORT_QUERIES: i32 = 0;
+export const ATTENTION_DECODE_PORT_KEY_PAGES: i32 = 1;
+export const ATTENTION_DECODE_PORT_KEY_SCALE: i32 = 2;
+export const ATTENTION_DECODE_PORT_VALUE_PAGES: i32 = 3;
+export const ATTENTION_DECODE_PORT_VALUE_SCALE: i32 = 4;
+export const ATTENTION_DECODE_PORT_PAGE_TABLE: i32 = 5;
+export const ATTENTION_DECODE_PORT_LENGTHS: i32 = 6;
+export const ATTENTION_DECODE_PORT_SINKS: i32 = 7;
+export const ATTENTION_DECODE_PORT_OUT: i32 = 8;
+export const ATTENTION_DECODE_PORT_LSE: i32 = 9;
+@unmanaged
+export class AttentionDecodeParams {
+  batch: u32;
+  query_heads: u32;
+  kv_heads: u32;
+  head_dim: u32;
+  value_dim: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  queries: usize; // [batch, queryHeads, headDim]
+  key_pages: usize; // [pages, kvHeads, pageSize, headDim]
+  key_scale: usize; // [pages, kvHeads, pageSize]
+  value_pages: usize; // [pages, kvHeads, pageSize, valueDim]
+  value_scale: usize; // [pages, kvHeads, pageSize]
+  page_table: usize; // [batch, maxPages]
+  lengths: usize; // [batch]
+  sinks: usize; // [queryHeads]
+  out: usize; // [batch, queryHeads, valueDim]
+  lse: usize; // [batch, queryHeads]
+  key_pages_dtype: u32;
+  scale: f32;
+  soft_cap: f32;
+  window: u32;
+}
+
+/** attention/merge: Joins attention states (out, lse) over disjoint sets of tokens into the state over all of them. */
+export const ATTENTION_MERGE_PORT_PART_OUT: i32 = 0;
+export const ATTENTION_MERGE_PORT_PART_LSE: i32 = 1;
+export const ATTENTION_MERGE_PORT_OUT: i32 = 2;
+export const ATTENTION_MERGE_PORT_LSE: i32 = 3;
+@unmanaged
+export class AttentionMergeParams {
+  parts: u32;
+  rows: u32;
+  value_dim: u32;
+  part_out: usize; // [parts, rows, valueDim]
+  part_lse: usize; // [parts, rows]
+  out: usize; // [rows, valueDim]
+  lse: usize; // [rows]
+}
+
 /** kv-cache/pool-apply: Applies allocate, retain, release and discard commands to a block pool kept in a flat buffer. */
 export const KV_CACHE_POOL_APPLY_PORT_STATE: i32 = 0;
 export const KV_CACHE_POOL_APPLY_PORT_COMMANDS: i32 = 1;

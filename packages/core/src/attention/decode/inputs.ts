@@ -1,0 +1,73 @@
+/** Paged caches for cases and benches. */
+import type { DType, HostArray } from "../../dtype.js";
+import { toBf16, toF16, toI8Rows } from "../../half.js";
+import type { AnyVariant } from "../../op/define.js";
+import type { InputRequest, Tensors } from "../../testing/case.js";
+import type { Random } from "../../testing/random.js";
+import type { DecodeAxes } from "./reference.js";
+
+/** Lengths of the sequences, given the most a sequence can hold. */
+export type Lengths = (axes: DecodeAxes, random: Random) => number[];
+export const full: Lengths = ({ batch, maxPages, pageSize }) => new Array<number>(batch).fill(maxPages * pageSize);
+export const ragged: Lengths = ({ batch, maxPages, pageSize }, random) =>
+  Array.from({ length: batch }, (_, b) => (b === 0 ? maxPages * pageSize : random.below(maxPages * pageSize + 1)));
+export const of =
+  (...lengths: number[]): Lengths =>
+  ({ batch }) =>
+    Array.from({ length: batch }, (_, b) => lengths[b % lengths.length] as number);
+
+/**
+ * A cache whose pages lie in random order; what no sequence holds (other pages, the rest of a last page) is NaN, so
+ * that a token too many shows.
+ */
+export function cache(lengths: Lengths, spread = 1) {
+  return ({ axes, variant, random }: InputRequest): Tensors => {
+    const a = axes as DecodeAxes;
+    const held = lengths(a, random);
+    const { pageTable, filled } = placePages(a, held, random);
+    const tensors: Record<string, HostArray> = {
+      queries: random.values(a.batch * a.queryHeads * a.headDim, () => spread * random.normal()),
+      pageTable,
+      lengths: Int32Array.from(held),
+    };
+    Object.assign(tensors, rowsOf("key", a.headDim, a, filled, variant, random), rowsOf("value", a.valueDim, a, filled, variant, random));
+    if (variant.sinks) tensors.sinks = random.values(a.queryHeads, () => 1 + random.normal());
+    return tensors;
+  };
+}
+
+/** Pages for each sequence, none twice; and how many tokens of each page are in use. */
+function placePages({ batch, pages, pageSize, maxPages }: DecodeAxes, lengths: readonly number[], random: Random) {
+  const free = Array.from({ length: pages }, (_, page) => page);
+  const pageTable = new Int32Array(batch * maxPages).fill(-1);
+  const filled = new Int32Array(pages);
+  for (let b = 0; b < batch; b++) {
+    for (let i = 0; i * pageSize < (lengths[b] as number); i++) {
+      const [page] = free.splice(random.below(free.length), 1) as [number];
+      pageTable[b * maxPages + i] = page;
+      filled[page] = Math.min(pageSize, (lengths[b] as number) - i * pageSize);
+    }
+  }
+  return { pageTable, filled };
+}
+
+function rowsOf(
+  name: "key" | "value",
+  width: number,
+  { pages, kvHeads, pageSize }: DecodeAxes,
+  filled: Int32Array,
+  variant: AnyVariant,
+  random: Random,
+): Record<string, HostArray> {
+  const slots = pages * kvHeads * pageSize;
+  const values = random.values(slots * width, () => random.normal());
+  const used = (slot: number): boolean => slot % pageSize < (filled[Math.floor(slot / (kvHeads * pageSize))] as number);
+  const dtype = variant.keyPages as DType;
+  if (dtype === "i8") {
+    const { data, scale } = toI8Rows(values, width);
+    for (let slot = 0; slot < slots; slot++) scale[slot] = used(slot) ? (scale[slot] as number) * random.pick([0.5, 1, 2]) : Number.NaN;
+    return { [`${name}Pages`]: data, [`${name}Scale`]: scale };
+  }
+  for (let slot = 0; slot < slots; slot++) if (!used(slot)) values.fill(Number.NaN, slot * width, (slot + 1) * width);
+  return { [`${name}Pages`]: dtype === "f16" ? toF16(values) : dtype === "bf16" ? toBf16(values) : values };
+}

@@ -1,0 +1,114 @@
+import type { DType, HostArray } from "../../dtype.js";
+import type { ReferenceCall } from "../../op/define.js";
+import { widenRow } from "../../op/elements.js";
+
+export interface DecodeTensors {
+  queries: Float32Array;
+  keyPages: HostArray;
+  keyScale?: Float32Array;
+  valuePages: HostArray;
+  valueScale?: Float32Array;
+  pageTable: Int32Array;
+  lengths: Int32Array;
+  sinks?: Float32Array;
+  out: Float32Array;
+  lse: Float32Array;
+}
+
+export type DecodeAxes = Record<"batch" | "queryHeads" | "kvHeads" | "headDim" | "valueDim" | "pages" | "pageSize" | "maxPages", number>;
+
+/** logit_t = softCap(scale q k_t);  out = sum_t softmax(logit)_t v_t;  lse = ln(sum_t exp(logit_t) + exp(sink)). */
+export function reference(call: ReferenceCall): void {
+  const { batch, queryHeads, kvHeads } = call.axes as DecodeAxes;
+  const tokens = visibleTokens(call);
+  for (let b = 0; b < batch; b++)
+    for (let h = 0; h < queryHeads; h++) attend(call, b, h, Math.floor((h * kvHeads) / queryHeads), tokens[b] as readonly number[]);
+}
+
+/** Positions in the cache, page * pageSize + offset, of what each sequence sees. Reports what is out of range. */
+function visibleTokens({ axes, tensors, scalars, fail }: ReferenceCall): number[][] {
+  const { batch, pages, pageSize, maxPages } = axes as DecodeAxes;
+  const { pageTable, lengths } = tensors as DecodeTensors;
+  const seen: number[][] = [];
+  for (let b = 0; b < batch; b++) {
+    const positions: number[] = [];
+    seen.push(positions);
+    const length = lengths[b] as number;
+    if (length < 0 || length > maxPages * pageSize) continue;
+    const first = scalars.window ? Math.max(0, length - scalars.window) : 0;
+    for (let t = first; t < length; t++) {
+      const entry = b * maxPages + Math.floor(t / pageSize);
+      const page = pageTable[entry] as number;
+      if (page < 0 || page >= pages) fail("pageTable", entry, page);
+      else positions.push(page * pageSize + (t % pageSize));
+    }
+  }
+  for (let b = 0; b < batch; b++) {
+    const length = lengths[b] as number;
+    if (length < 0 || length > maxPages * pageSize) fail("lengths", b, length);
+  }
+  return seen;
+}
+
+function attend(
+  { axes, variant, tensors, scalars, magnitude }: ReferenceCall,
+  b: number,
+  h: number,
+  kvHead: number,
+  seen: readonly number[],
+): void {
+  const { queryHeads, kvHeads, headDim, valueDim, pageSize } = axes as DecodeAxes;
+  const { queries, keyPages, keyScale, valuePages, valueScale, sinks, out, lse } = tensors as DecodeTensors;
+  const dtype = variant.keyPages as DType;
+  const row = b * queryHeads + h;
+  const query = queries.subarray(row * headDim, (row + 1) * headDim);
+  const slots = seen.map((position) => (Math.floor(position / pageSize) * kvHeads + kvHead) * pageSize + (position % pageSize));
+
+  const key = new Float64Array(headDim);
+  const sizes: number[] = [];
+  const logits = slots.map((slot) => {
+    widenRow(dtype, keyPages, slot * headDim, key);
+    const scale = (scalars.scale as number) * (keyScale ? (keyScale[slot] as number) : 1);
+    let [sum, size] = [0, 0];
+    for (let i = 0; i < headDim; i++) {
+      sum += (query[i] as number) * (key[i] as number);
+      size += Math.abs((query[i] as number) * (key[i] as number));
+    }
+    sizes.push(size * Math.abs(scale));
+    return capped(sum * scale, scalars.softCap as number);
+  });
+
+  const sink = sinks ? (sinks[h] as number) : Number.NEGATIVE_INFINITY;
+  const largest = logits.reduce((a, logit) => Math.max(a, logit), sink);
+  const value = new Float64Array(valueDim);
+  const attended = new Float64Array(valueDim);
+  // Sums of |terms|, and of |terms| times what the rounding of a logit makes of them.
+  const terms = new Float64Array(valueDim);
+  const spread = new Float64Array(valueDim);
+  let sum = sink === Number.NEGATIVE_INFINITY ? 0 : Math.exp(sink - largest);
+  let size = sum === 0 ? 0 : sum * (1 + Math.abs(sink));
+  for (const [i, slot] of slots.entries()) {
+    if (logits[i] === Number.NEGATIVE_INFINITY) continue;
+    const weight = Math.exp((logits[i] as number) - largest);
+    const unsure = 1 + (sizes[i] as number);
+    sum += weight;
+    size += weight * unsure;
+    widenRow(dtype, valuePages, slot * valueDim, value);
+    const scale = valueScale ? (valueScale[slot] as number) : 1;
+    for (let d = 0; d < valueDim; d++) {
+      const term = weight * scale * (value[d] as number);
+      attended[d] = (attended[d] as number) + term;
+      terms[d] = (terms[d] as number) + Math.abs(term);
+      spread[d] = (spread[d] as number) + Math.abs(term) * unsure;
+    }
+  }
+  for (let d = 0; d < valueDim; d++) {
+    out[row * valueDim + d] = sum === 0 ? 0 : (attended[d] as number) / sum;
+    if (magnitude?.out)
+      magnitude.out[row * valueDim + d] = sum === 0 ? 0 : ((spread[d] as number) + ((terms[d] as number) * size) / sum) / sum;
+  }
+  lse[row] = sum === 0 ? Number.NEGATIVE_INFINITY : largest + Math.log(sum);
+  if (magnitude?.lse) magnitude.lse[row] = sum === 0 ? 0 : size / sum + Math.abs(largest);
+}
+
+const capped = (logit: number, cap: number): number => (cap > 0 ? cap * Math.tanh(logit / cap) : logit);

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Vectors for attention/decode and attention/merge, independent of the JavaScript references: exact rational products,
+exponentials and logarithms of 50 digits.
+
+  python3 vectors/attention/decode.py            writes decode.json and merge.json beside this file
+  python3 vectors/attention/decode.py --check    fails where a committed file differs
+"""
+import json
+import os
+import random
+import struct
+import sys
+from decimal import Decimal, getcontext
+from fractions import Fraction
+
+getcontext().prec = 50
+
+
+def f32(x):
+    return struct.unpack("<f", struct.pack("<f", x))[0]
+
+
+def f16_bits(x):
+    return struct.unpack("<H", struct.pack("<e", x))[0]
+
+
+def f16(bits):
+    return struct.unpack("<e", struct.pack("<H", bits))[0]
+
+
+def bf16_bits(x):
+    bits = struct.unpack("<I", struct.pack("<f", x))[0]
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF
+
+
+def bf16(bits):
+    return struct.unpack("<f", struct.pack("<I", bits << 16))[0]
+
+
+def decimal(x):
+    x = Fraction(x)
+    return Decimal(x.numerator) / Decimal(x.denominator)
+
+
+def stored(dtype, rows, width, rng):
+    """(elements, scales or None, each row as exact numbers)"""
+    values = [rng.gauss(0, 1) for _ in range(rows * width)]
+    scales = None
+    if dtype == "f32":
+        elements = exact = [f32(v) for v in values]
+    elif dtype == "f16":
+        elements = [f16_bits(v) for v in values]
+        exact = [f16(b) for b in elements]
+    elif dtype == "bf16":
+        elements = [bf16_bits(v) for v in values]
+        exact = [bf16(b) for b in elements]
+    else:
+        elements = [rng.randint(-127, 127) for _ in values]
+        scales = [f32(rng.uniform(0.002, 0.03)) for _ in range(rows)]
+        exact = [Fraction(v) * Fraction(scales[i // width]) for i, v in enumerate(elements)]
+    return elements, scales, [exact[r * width : (r + 1) * width] for r in range(rows)]
+
+
+def tanh(x):
+    e = (2 * x).exp()
+    return (e - 1) / (e + 1)
+
+
+def join(logits, values, width, sink=None):
+    """(out, lse) of weights exp(logit); None stands for a log-sum-exp of minus infinity."""
+    every = logits + ([sink] if sink is not None else [])
+    if not every:
+        return [Decimal(0)] * width, None
+    top = max(every)
+    total = sum((x - top).exp() for x in every)
+    out = [sum((x - top).exp() * v[i] for x, v in zip(logits, values)) / total if logits else Decimal(0) for i in range(width)]
+    return out, top + total.ln()
+
+
+def decode(name, dtype, heads, dims, page, lengths, rng, sinks=False, cap=0.0, window=0, scale=None):
+    (query_heads, kv_heads), (head_dim, value_dim), (page_size, max_pages) = heads, dims, page
+    batch, pages = len(lengths), len(lengths) * max_pages + 2
+    scale = f32(head_dim**-0.5 if scale is None else scale)
+    rows = pages * kv_heads * page_size
+    keys, key_scale, k = stored(dtype, rows, head_dim, rng)
+    values, value_scale, v = stored(dtype, rows, value_dim, rng)
+    queries = [f32(rng.gauss(0, 1)) for _ in range(batch * query_heads * head_dim)]
+    order = list(range(pages))
+    rng.shuffle(order)
+    table = [order[i] for i in range(batch * max_pages)]
+    sink = [f32(rng.gauss(1, 1)) for _ in range(query_heads)] if sinks else None
+    out, lse = [], []
+    for b in range(batch):
+        for h in range(query_heads):
+            q = queries[(b * query_heads + h) * head_dim :][:head_dim]
+            logits, attended = [], []
+            for t in range(max(0, lengths[b] - window) if window else 0, lengths[b]):
+                slot = (table[b * max_pages + t // page_size] * kv_heads + h // (query_heads // kv_heads)) * page_size + t % page_size
+                x = decimal(sum(Fraction(a) * Fraction(c) for a, c in zip(q, k[slot])) * Fraction(scale))
+                logits.append(decimal(cap) * tanh(x / decimal(cap)) if cap else x)
+                attended.append([decimal(value) for value in v[slot]])
+            o, l = join(logits, attended, value_dim, decimal(sink[h]) if sinks else None)
+            out += [float(x) for x in o]
+            lse.append("-Infinity" if l is None else float(l))
+    inputs = {"queries": queries, "keyPages": keys, "valuePages": values, "pageTable": table, "lengths": lengths}
+    if dtype == "i8":
+        inputs |= {"keyScale": key_scale, "valueScale": value_scale}
+    if sinks:
+        inputs["sinks"] = sink
+    return {
+        "name": name,
+        "axes": {"batch": batch, "queryHeads": query_heads, "kvHeads": kv_heads, "headDim": head_dim, "valueDim": value_dim, "pages": pages, "pageSize": page_size, "maxPages": max_pages},
+        "variant": {"keyPages": dtype, "sinks": sinks},
+        "scalars": {"scale": scale, "softCap": cap, "window": window},
+        "inputs": inputs,
+        "expected": {"out": out, "lse": lse},
+    }
+
+
+def merge(name, parts, rows, width, empty, rng):
+    part_out = [f32(rng.gauss(0, 1)) for _ in range(parts * rows * width)]
+    part_lse = ["-Infinity" if rng.random() < empty else f32(rng.gauss(0, 4)) for _ in range(parts * rows)]
+    out, lse = [], []
+    for row in range(rows):
+        seen = [p for p in range(parts) if part_lse[p * rows + row] != "-Infinity"]
+        o, l = join([decimal(part_lse[p * rows + row]) for p in seen], [[decimal(x) for x in part_out[(p * rows + row) * width :][:width]] for p in seen], width)
+        out += [float(x) for x in o]
+        lse.append("-Infinity" if l is None else float(l))
+    return {"name": name, "axes": {"parts": parts, "rows": rows, "valueDim": width}, "variant": {}, "scalars": {}, "inputs": {"partOut": part_out, "partLse": part_lse}, "expected": {"out": out, "lse": lse}}
+
+
+def main():
+    rng = random.Random(20261121)
+    decodes = []
+    for dtype in ["f32", "f16", "bf16", "i8"]:
+        decodes.append(decode(f"{dtype}, grouped, ragged", dtype, (4, 2), (8, 8), (4, 3), [11, 0, 5], rng))
+        decodes.append(decode(f"{dtype}, sinks", dtype, (3, 1), (5, 7), (3, 2), [6, 0], rng, sinks=True))
+        decodes.append(decode(f"{dtype}, window and soft cap", dtype, (2, 2), (6, 4), (5, 2), [9, 3], rng, cap=1.5, window=4, scale=0.9))
+    merges = [merge("all parts", 3, 4, 6, 0, rng), merge("empty parts", 4, 6, 3, 0.5, rng)]
+    folder = os.path.dirname(os.path.abspath(__file__))
+    for name, cases in [("decode.json", decodes), ("merge.json", merges)]:
+        text = "[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n"
+        path = os.path.join(folder, name)
+        if "--check" in sys.argv:
+            with open(path) as file:
+                if file.read() != text:
+                    sys.exit(f"{name} is not what this script makes")
+            continue
+        with open(path, "w") as file:
+            file.write(text)
+
+
+main()
