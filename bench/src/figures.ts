@@ -1,5 +1,5 @@
 /**
- * `npm run figures`: the figures of search/scan that the README states, from one run, as ratios; each beside what was
+ * `npm run figures`: the figures that the README states, from one run, as ratios; each beside what was
  * aimed at. Peers are checked before they are timed. Takes about four minutes and 3 GB.
  */
 import { writeFileSync } from "node:fs";
@@ -9,6 +9,7 @@ import { loadMnist } from "@hotset/examples/data";
 import { native } from "@hotset/kernels-native";
 import { wasm } from "@hotset/kernels-wasm";
 import { createHotset, type HostBackend, kvCache, search, toF16, toI8Rows } from "hotset";
+import { decodeFigures } from "./figures-decode.js";
 import { scanPeers } from "./index.js";
 import type { ScanJob, ScanPeer } from "./peers/peer.js";
 import { interleaved, median, once } from "./timing.js";
@@ -43,6 +44,7 @@ const { data: bytes, scale } = toI8Rows(rows, dim);
 
 await largeScan(native({ threads }));
 await realData();
+await decodeSteps();
 await wasmAlone();
 await overhead();
 
@@ -139,6 +141,31 @@ async function realData(): Promise<void> {
     note(`MNIST, ${batch} queries, one thread: over ${peer.name} ${peer.version} (${peer.settings})`, time / tOurs, aim, "x");
     note(`the same, one query at a time: over ${peer.name}`, time / batch / tSingle, aim, "x");
   }
+}
+
+/** One decode step over 16384 tokens, in one piece and in pages of 16. */
+async function decodeSteps(): Promise<void> {
+  console.error("attention/decode: 32/8 heads x 128, 16384 tokens");
+  const backend = native({ threads });
+  const aims = { f32: 0.8, f16: 0.55, i8: undefined };
+  const steps = await decodeFigures(backend, 16384);
+  for (const { dtype, ms, share } of steps) {
+    const name = `decode of 16384 tokens, 32/8 heads x 128, ${dtype} cache: share of its nearer limit`;
+    const aim = aims[dtype];
+    if (aim === undefined) tell(name, `${(100 * share).toFixed(0)} % (${ms.toFixed(2)} ms)`);
+    else note(name, share, aim, "%");
+  }
+  const [, half, byte] = steps;
+  if (half && byte) note("the same: i8 cache over f16 cache", half.ms / byte.ms, 1, "x");
+  for (const { dtype, ms, share } of await decodeFigures(backend, 16))
+    tell(`the same in pages of 16 in random order, ${dtype} cache`, `${(100 * share).toFixed(0)} % (${ms.toFixed(2)} ms)`);
+  const one = await wasm({ build: "simd", threads: 1 });
+  for (const { dtype, ms, share } of await decodeFigures(one, 16384)) {
+    const name = `wasm simd, one thread: the same, ${dtype} cache: share of its nearer limit`;
+    if (dtype === "f16") tell(name, `${(100 * share).toFixed(0)} % (${ms.toFixed(1)} ms)`);
+    else note(name, share, 0.7, "%");
+  }
+  one.dispose();
 }
 
 /** wasm simd on one thread, against what wasm can reach here. */

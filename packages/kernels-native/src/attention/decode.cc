@@ -1,6 +1,6 @@
 // attention/decode: out = softmax(softCap(scale q K^T)) V over a paged cache, one query per head.
 //
-// Online softmax (largest, sum, weighted values) in f32, over tiles of 64 tokens (decode_tile.h); the context of a
+// Online softmax (largest, sum, weighted values) in f32, over tiles of 256 tokens (decode_tile.h); the context of a
 // sequence is cut into at most 64 chunks of at least 512 tokens, by its own length only, and their states are joined
 // in order: the same bits alone or in a batch, in pages of any size, on any number of threads.
 // The query heads of a KV head go together, so K and V are read once. A chunk of 512 x 128 f32 is 512 KiB: 30 us of
@@ -122,10 +122,11 @@ struct Decode {
     for (int64_t h = 0; h < shape.group; h++) head_state(b, kv_head, h, chunk) = {-INFINITY, 0};
     memset(sums, 0, size_t(shape.group * shape.value_pitch) * sizeof(float));
     Tile tiles[2];
-    first = find_rows<T>(b, kv_head, first, end, tiles[0]);
+    first = find_tile<T>(b, kv_head, first, end, tiles[0]);
     for (int at = 0; tiles[at].tokens > 0; at ^= 1) {
-      first = find_rows<T>(b, kv_head, first, end, tiles[at ^ 1]);
-      attend_tile<T>(b, kv_head, chunk, tiles[at], tiles[at ^ 1]);
+      first = find_tile<T>(b, kv_head, first, end, tiles[at ^ 1]);
+      place_rows_behind(tiles[at], tiles[at ^ 1]);
+      attend_tile<T>(b, kv_head, chunk, tiles[at]);
     }
     for (int64_t h = 0; h < shape.group; h++)
       memcpy(state(b, kv_head * shape.group + h, chunk) + 16, sums + h * shape.value_pitch, size_t(shape.value_pitch) * sizeof(float));
@@ -135,10 +136,9 @@ struct Decode {
     return *reinterpret_cast<HeadState*>(state(b, kv_head * shape.group + h, chunk));
   }
 
-  // Where the keys and values of the next tile lie, from `first` on; those of pages that do not exist are left out.
-  // Returns where to go on.
+  // The next tile, from token `first` on; tokens in pages that do not exist are left out. Returns where to go on.
   template <class T>
-  int64_t find_rows(int64_t b, int64_t kv_head, int64_t first, int64_t end, Tile& tile) const {
+  int64_t find_tile(int64_t b, int64_t kv_head, int64_t first, int64_t end, Tile& tile) const {
     int n = 0;
     while (first < end && n < kTileTokens) {
       const int64_t entry = b * p.max_pages + first / p.page_size, offset = first % p.page_size;
@@ -150,48 +150,40 @@ struct Decode {
         continue;
       }
       const int64_t slot = (page * p.kv_heads + kv_head) * p.page_size + offset;
-      for (int64_t i = 0; i < run; i++, n++) {
-        tile.keys[n] = static_cast<const T*>(p.key_pages) + (slot + i) * p.head_dim;
-        tile.values[n] = static_cast<const T*>(p.value_pages) + (slot + i) * p.value_dim;
-        if (sizeof(T) != 1) continue;
-        tile.key_scale[n] = p.key_scale[slot + i];
-        tile.value_scale[n] = p.value_scale[slot + i];
-      }
+      for (int64_t i = 0; i < run; i++) tile.slots[n++] = slot + i;
     }
     tile.tokens = n;
-    // Whole groups of rows are computed, and whole tiles asked for.
-    for (int i = n; i < kTileTokens; i++) tile.keys[i] = tile.values[i] = n > 0 ? tile.keys[n - 1] : p.key_pages;
+    place_rows<T>(p, tile);
     return first;
   }
 
   template <class T>
-  void attend_tile(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile, const Tile& next) const {
+  void attend_tile(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile) const {
     const T* const* const keys = reinterpret_cast<const T* const*>(tile.keys);
     const T* const* const values = reinterpret_cast<const T* const*>(tile.values);
     if (!shape.wide) {
-      attend_rows(b, kv_head, chunk, tile, [&] { return keys; }, p.head_dim, tile.values, [&] { return values; }, p.value_dim, next.keys);
+      attend_rows(b, kv_head, chunk, tile, [&] { return keys; }, p.head_dim, [&] { return values; }, p.value_dim, true);
       return;
     }
-    const float* pointers[kTileTokens];
+    const float* pointers[kTileTokens + 4];
     float* const out = reinterpret_cast<float*>(own + shape.wide_at);
     const auto widened = [&](const T* const* rows, int64_t dim, int64_t pitch) -> const float* const* {
       widen_rows(rows, tile.tokens, dim, pitch, out, pointers);
       return pointers;
     };
     attend_rows(
-        b, kv_head, chunk, tile, [&] { return widened(keys, p.head_dim, shape.query_pitch); }, shape.query_pitch, nullptr,
-        [&] { return widened(values, p.value_dim, shape.value_pitch); }, shape.value_pitch, nullptr);
+        b, kv_head, chunk, tile, [&] { return widened(keys, p.head_dim, shape.query_pitch); }, shape.query_pitch,
+        [&] { return widened(values, p.value_dim, shape.value_pitch); }, shape.value_pitch, false);
   }
 
   // All logits first, then all sums: the keys may make room for the values.
   template <class Keys, class Values>
-  void attend_rows(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile, const Keys& keys, int64_t key_dim, const void* const* ahead_values, const Values& values, int64_t value_dim,
-                   const void* const* ahead_keys) const {
+  void attend_rows(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile, const Keys& keys, int64_t key_dim, const Values& values, int64_t value_dim, bool fresh) const {
     const auto key_rows = keys();
     for (int64_t h = 0; h < shape.group; h += kHeadBlock) {
       const float* const q = queries + h * shape.query_pitch;
       float* const to = logits + h * kTileTokens;
-      const void* const* const ahead = h == 0 ? ahead_values : nullptr;
+      const bool ahead = fresh && h == 0;
       switch (least(kHeadBlock, shape.group - h)) {
         case 1: key_dots<1>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to); break;
         case 2: key_dots<2>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to); break;
@@ -210,7 +202,7 @@ struct Decode {
     for (int64_t h = 0; h < shape.group; h += kHeadBlock) {
       const float* const w = logits + h * kTileTokens;
       float* const s = sums + h * shape.value_pitch;
-      const void* const* const ahead = h == 0 ? ahead_keys : nullptr;
+      const bool ahead = fresh && h == 0;
       switch (least(kHeadBlock, shape.group - h)) {
         case 1: value_sums<1>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch); break;
         case 2: value_sums<2>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch); break;

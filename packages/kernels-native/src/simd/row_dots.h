@@ -39,8 +39,6 @@ constexpr bool asks_ahead(Pass pass) { return pass == Pass::first_ahead || pass 
 // Intel's own prefetcher leaves bandwidth unused on rows of a few lines: 9 against 18 GB/s on 128-byte rows, 14.6
 // against 15.9 on 512-byte ones (one thread of a Xeon, 1M rows). AMD's does not, and is slowed down by ours.
 constexpr int kPrefetchBytes = 2048;
-// Into the L2 cache: the rows at hand fill L1.
-constexpr int kAheadHint = 2;
 
 // Rows that are summed side by side: as many sums as fit the registers beside a row and a query vector each.
 constexpr int stream_rows(int queries) { return (queries + 1) * 4 + 4 <= kRegisters ? 4 : 2; }
@@ -59,10 +57,14 @@ static inline void stream_sums(const T* const* rows, int64_t dim, const float* q
   }
   for (int64_t i = 0; i < whole; i += kLanes) {
     f32v x[R];
+    // Once a line.
+    if (asks_ahead(pass) && i * int64_t(sizeof(T)) % 64 == 0) {
+#pragma GCC unroll 4
+      for (int j = 0; j < R; j++) __builtin_prefetch(static_cast<const char*>(ahead[j]) + i * int64_t(sizeof(T)));
+    }
 #pragma GCC unroll 4
     for (int j = 0; j < R; j++) {
       if (pass == Pass::prefetch) __builtin_prefetch(reinterpret_cast<const char*>(rows[j] + i) + kPrefetchBytes);
-      if (asks_ahead(pass)) __builtin_prefetch(static_cast<const char*>(ahead[j]) + i * int64_t(sizeof(T)), 0, kAheadHint);
       x[j] = load(rows[j] + i);
       if (kSquares) t[j] = madd(x[j], x[j], t[j]);
     }
