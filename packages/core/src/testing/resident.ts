@@ -54,6 +54,7 @@ export function residentTensors(backend: DeviceBackend, plan: Plan, prepared: Pr
     const step = plan.bind(
       Object.fromEntries(tensors.filter(({ role }) => role !== "out").map(value)) as InputsOf<Op>,
       Object.fromEntries(tensors.filter(({ role }) => role === "out").map(value)) as OutputsOf<Op>,
+      prepared.scalars,
     );
     for (const [name, size] of Object.entries(prepared.test.live ?? {})) step.set(name, size);
     return {

@@ -71,3 +71,29 @@ function rowsOf(
   for (let slot = 0; slot < slots; slot++) if (!used(slot)) values.fill(Number.NaN, slot * width, (slot + 1) * width);
   return { [`${name}Pages`]: dtype === "f16" ? toF16(values) : dtype === "bf16" ? toBf16(values) : values };
 }
+
+/** Full caches of large sizes, quick to make: a million values over and over, in pages in another order. */
+export function benchCache({ axes, variant, random }: InputRequest): Tensors {
+  const { batch, queryHeads, kvHeads, headDim, valueDim, pages, pageSize, maxPages } = axes as DecodeAxes;
+  const pattern = random.values(2 ** 20 + 1, () => 2 * random.uniform() - 1);
+  const stored = (name: "key" | "value", width: number): Record<string, HostArray> => {
+    const slots = pages * kvHeads * pageSize;
+    const values = new Float32Array(slots * width);
+    for (let at = 0; at < values.length; at += pattern.length)
+      values.set(pattern.subarray(0, Math.min(pattern.length, values.length - at)), at);
+    const dtype = variant.keyPages as DType;
+    if (dtype === "f32") return { [`${name}Pages`]: values };
+    if (dtype === "f16") return { [`${name}Pages`]: toF16(values) };
+    if (dtype === "bf16") return { [`${name}Pages`]: toBf16(values) };
+    const { data, scale } = toI8Rows(values, width);
+    return { [`${name}Pages`]: data, [`${name}Scale`]: scale };
+  };
+  return {
+    queries: random.values(batch * queryHeads * headDim, () => random.normal()),
+    ...stored("key", headDim),
+    ...stored("value", valueDim),
+    pageTable: Int32Array.from({ length: batch * maxPages }, (_, i) => (i * 7919) % pages),
+    lengths: new Int32Array(batch).fill(maxPages * pageSize),
+    ...(variant.sinks ? { sinks: random.values(queryHeads, () => random.normal()) } : {}),
+  };
+}
