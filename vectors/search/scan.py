@@ -8,33 +8,14 @@ import json
 import math
 import os
 import random
-import struct
 import sys
 from decimal import Decimal, getcontext
 from fractions import Fraction
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from floats import bf16, bf16_bits, f16, f16_bits, f32  # noqa: E402
+
 getcontext().prec = 60
-
-
-def f32(x):
-    return struct.unpack("<f", struct.pack("<f", x))[0]
-
-
-def f16_bits(x):
-    return struct.unpack("<H", struct.pack("<e", x))[0]
-
-
-def f16(bits):
-    return struct.unpack("<e", struct.pack("<H", bits))[0]
-
-
-def bf16_bits(x):
-    bits = struct.unpack("<I", struct.pack("<f", x))[0]
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16) & 0xFFFF
-
-
-def bf16(bits):
-    return struct.unpack("<f", struct.pack("<I", bits << 16))[0]
 
 
 def score(metric, query, row):
