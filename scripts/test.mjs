@@ -150,7 +150,7 @@ const stages = {
   async packages() {
     for (const name of ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"]) {
       const cwd = join(root, "packages", name);
-      await check(`publint: ${name}`, () => must("publint", ["--strict"], { cwd }));
+      await check(`publint: ${name}`, () => must("publint", ["--strict", "--pack", "npm"], { cwd }));
       await check(`are the types wrong: ${name}`, () => must("attw", ["--pack", ".", "--profile", "esm-only"], { cwd }));
     }
   },
