@@ -1,5 +1,7 @@
 /** attention/decode against the limits of the machine: 32 query heads, 8 KV heads, 128 wide, 16384 tokens. */
-import { attention, createHotset, type HostBackend, toF16, toI8Rows } from "hotset";
+import { portDType } from "@hotset/core/backend";
+import { type BenchCase, casesOf, Random } from "@hotset/core/testing/cases";
+import { attention, createHotset, type HostBackend, type Op } from "hotset";
 import { interleaved, median } from "./timing.js";
 
 const axes = { batch: 1, queryHeads: 32, kvHeads: 8, headDim: 128, valueDim: 128 };
@@ -18,30 +20,18 @@ export interface DecodeFigure {
 export async function decodeFigures(backend: HostBackend, pageSize: number): Promise<DecodeFigure[]> {
   const hotset = await createHotset({ backends: [backend] });
   const elements = axes.kvHeads * tokens * axes.headDim;
-  const [keys, values] = [noise(elements, 1), noise(elements, 2)];
   const pages = tokens / pageSize;
-  const pageTable = Int32Array.from({ length: pages }, (_, i) => (i * 7919) % pages);
-  const steps = dtypes.map((dtype) => {
-    const plan = hotset.planSync(
-      attention.decode,
-      { ...axes, pages, pageSize, maxPages: pages },
-      { keyPages: dtype, sinks: false },
-      { backend: backend.id },
-    );
-    const inputs = {
-      queries: noise(axes.queryHeads * axes.headDim, 3),
-      pageTable,
-      lengths: Int32Array.of(tokens),
-      ...stored("key", dtype, keys),
-      ...stored("value", dtype, values),
-    };
-    if (!backend.inPlace)
-      for (const [name, value] of Object.entries(inputs)) {
-        const tensor = plan.alloc(name as "queries");
-        tensor.data.set(("data" in value ? value.data : value) as Float32Array);
-        Object.assign(inputs, { [name]: tensor });
-      }
-    return plan.bind(inputs as never);
+  const sizes = { ...axes, pages, pageSize, maxPages: pages };
+  const { inputs } = (await casesOf(attention.decode as unknown as Op)).bench[0] as BenchCase;
+  const steps = dtypes.map((keyPages) => {
+    const variant = { keyPages, sinks: false };
+    const plan = hotset.planSync(attention.decode, sizes, variant, { backend: backend.id });
+    const given = Object.entries(inputs({ axes: sizes, variant, random: new Random("figures") })).map(([name, data]) => {
+      if (backend.inPlace) return [name, { data, dtype: portDType(attention.decode as unknown as Op, name, variant) }];
+      const tensor = plan.alloc(name as "queries");
+      return [name, tensor.upload(data as Float32Array)];
+    });
+    return plan.bind(Object.fromEntries(given));
   });
   const reads: number[] = [];
   const madds: number[] = [];
@@ -60,21 +50,4 @@ export async function decodeFigures(backend: HostBackend, pageSize: number): Pro
     const flops = 4 * axes.queryHeads * tokens * axes.headDim;
     return { dtype, ms, share: Math.max(bytes / read, flops / madd) / 1e6 / ms };
   });
-}
-
-function stored(name: "key" | "value", dtype: CacheDType, data: Float32Array): Record<string, object> {
-  if (dtype === "f32") return { [`${name}Pages`]: data };
-  if (dtype === "f16") return { [`${name}Pages`]: { data: toF16(data), dtype } };
-  const { data: bytes, scale } = toI8Rows(data, axes.headDim);
-  return { [`${name}Pages`]: bytes, [`${name}Scale`]: scale };
-}
-
-function noise(length: number, seed: number): Float32Array {
-  const out = new Float32Array(length);
-  let state = seed;
-  for (let i = 0; i < length; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) | 0;
-    out[i] = state / 2 ** 31;
-  }
-  return out;
 }

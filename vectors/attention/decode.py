@@ -5,7 +5,6 @@ exponentials and logarithms of 50 digits.
   python3 vectors/attention/decode.py            writes decode.json and merge.json beside this file
   python3 vectors/attention/decode.py --check    fails where a committed file differs
 """
-import json
 import os
 import random
 import sys
@@ -13,7 +12,7 @@ from decimal import Decimal, getcontext
 from fractions import Fraction
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from floats import bf16, bf16_bits, f16, f16_bits, f32  # noqa: E402
+from common import bf16, bf16_bits, emit, f16, f16_bits, f32  # noqa: E402
 
 getcontext().prec = 50
 
@@ -118,17 +117,7 @@ def main():
         decodes.append(decode(f"{dtype}, sinks", dtype, (3, 1), (5, 7), (3, 2), [6, 0], rng, sinks=True))
         decodes.append(decode(f"{dtype}, window and soft cap", dtype, (2, 2), (6, 4), (5, 2), [9, 3], rng, cap=1.5, window=4, scale=0.9))
     merges = [merge("all parts", 3, 4, 6, 0, rng), merge("empty parts", 4, 6, 3, 0.5, rng)]
-    folder = os.path.dirname(os.path.abspath(__file__))
-    for name, cases in [("decode.json", decodes), ("merge.json", merges)]:
-        text = "[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n"
-        path = os.path.join(folder, name)
-        if "--check" in sys.argv:
-            with open(path) as file:
-                if file.read() != text:
-                    sys.exit(f"{name} is not what this script makes")
-            continue
-        with open(path, "w") as file:
-            file.write(text)
+    emit(__file__, {"decode.json": decodes, "merge.json": merges})
 
 
 main()

@@ -4,10 +4,12 @@
   python3 vectors/kv-cache/pool-apply.py            writes pool-apply.json beside this file
   python3 vectors/kv-cache/pool-apply.py --check    fails where the committed file differs
 """
-import json
 import os
 import random
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from common import emit  # noqa: E402
 
 ALLOCATE, RETAIN, RELEASE, DISCARD = range(4)
 
@@ -49,15 +51,7 @@ def case(blocks, count, rng):
 def main():
     rng = random.Random(20261121)
     cases = [case(blocks, count, rng) for blocks, count in [(1, 12), (2, 30), (5, 60), (16, 150), (40, 200)]]
-    text = "[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n"
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "pool-apply.json")
-    if "--check" in sys.argv:
-        with open(path) as file:
-            if file.read() != text:
-                sys.exit("pool-apply.json is not what this script makes")
-        return
-    with open(path, "w") as file:
-        file.write(text)
+    emit(__file__, {"pool-apply.json": cases})
 
 
 main()

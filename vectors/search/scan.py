@@ -4,7 +4,6 @@
   python3 vectors/search/scan.py            writes scan.json beside this file
   python3 vectors/search/scan.py --check    fails where the committed file differs
 """
-import json
 import math
 import os
 import random
@@ -13,7 +12,7 @@ from decimal import Decimal, getcontext
 from fractions import Fraction
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from floats import bf16, bf16_bits, f16, f16_bits, f32  # noqa: E402
+from common import bf16, bf16_bits, emit, f16, f16_bits, f32  # noqa: E402
 
 getcontext().prec = 60
 
@@ -100,15 +99,7 @@ def main():
                 filtered, grid = i == 1, i == 2 and metric != "cos" and dtype != "i8"
                 cases.append(case(f"{dtype} {metric} {batch} x {count} x {dim}", dtype, metric, batch, count, dim, k, rng, filtered, grid))
     cases.append(case("fewer rows pass than k", "f32", "ip", 2, 6, 4, 6, rng, True, False))
-    text = "[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n"
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scan.json")
-    if "--check" in sys.argv:
-        with open(path) as file:
-            if file.read() != text:
-                sys.exit("scan.json is not what this script makes")
-        return
-    with open(path, "w") as file:
-        file.write(text)
+    emit(__file__, {"scan.json": cases})
 
 
 main()

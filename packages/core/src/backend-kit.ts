@@ -23,7 +23,7 @@ export type {
   Readback,
 } from "./device.js";
 export { lostError } from "./device-step.js";
-export { type DType, type DTypeInfo, dtypeNames, dtypes, type HostArray, rowLength, storageLength } from "./dtype.js";
+export { byteLength, type DType, type DTypeInfo, dtypeNames, dtypes, type HostArray, rowLength, storageLength } from "./dtype.js";
 export { BackendLoadError, FormatError, HotsetError, UnsupportedError } from "./errors.js";
 export { allocShared } from "./js/index.js";
 export { dimText, portShape, shapeText } from "./op/axes.js";
@@ -31,4 +31,4 @@ export type { AnyAxes, AnyVariant, Axis, Op, OptionPort, Port, ScalarPort, Tenso
 export { type Field, type Layout, layoutOf, Params, pointerOffsets, type Target } from "./op/layout.js";
 export { camelOf, snakeOf, symbolOf, typeNameOf, wgslPathOf } from "./op/symbol.js";
 export { portDType, presentTensors, tensorNames, variantKey, variants, variantValues } from "./op/variant.js";
-export type { Allocation } from "./tensor.js";
+export { type Allocation, bytesOf } from "./tensor.js";

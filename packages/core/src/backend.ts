@@ -28,17 +28,20 @@ export interface Fault {
   readonly value: number;
 }
 
-export interface Binding {
+/** What a kernel is bound to; `T` is how this kind of backend holds a tensor. */
+export interface BindingOf<T> {
   readonly op: Op;
   readonly axes: AnyAxes;
   readonly variant: AnyVariant;
-  /** Host views by port; absent optionals are missing. Lengths are checked. */
-  readonly tensors: Readonly<Record<string, HostArray>>;
+  /** By port; absent optionals are missing. Sizes are checked. */
+  readonly tensors: Readonly<Record<string, T>>;
   /** Row pitch of every pitched port, in storage elements. */
   readonly pitch: Readonly<Record<string, number>>;
   /** Every scalar. */
   readonly scalars: Readonly<Record<string, number>>;
 }
+
+export type Binding = BindingOf<HostArray>;
 
 /** A kernel with its buffers. Runs are ordered; `run` allocates nothing. */
 export interface BoundKernel {

@@ -7,7 +7,7 @@ import { HotsetError } from "./errors.js";
 import { checkSetting } from "./op/axes.js";
 import type { AnyAxes, AnyVariant, Op, TensorPort } from "./op/define.js";
 import type { SettableOf } from "./op/types.js";
-import { asStored, completeScalars, detachedError, faultError, refusal, type Step, type StepOutputs } from "./step.js";
+import { asStored, completeScalars, detachedError, faultError, type Step, StepLife, type StepOutputs } from "./step.js";
 import { bytesOf } from "./tensor.js";
 
 /** Where a tensor of a device step lies. */
@@ -22,16 +22,14 @@ interface Mirror {
   readonly memory: DeviceMemory;
 }
 
-export class DeviceStep<O extends Op = Op> implements Step<O> {
+export class DeviceStep<O extends Op = Op> extends StepLife implements Step<O> {
   readonly outputs: StepOutputs<O>;
-  readonly #op: Op;
   readonly #backend: DeviceBackend;
   readonly #axes: AnyAxes;
   readonly #mirrors: Mirror[] = [];
   readonly #bound: DeviceBoundKernel;
   /** Live axes below the plan's size: the kernel leaves the rest of an output as it was, so that must go up too. */
   readonly #partial = new Set<string>();
-  #state: "ready" | "running" | "disposed" = "ready";
 
   constructor(
     op: Op,
@@ -43,7 +41,7 @@ export class DeviceStep<O extends Op = Op> implements Step<O> {
     pitch: Readonly<Record<string, number>>,
     settings: Readonly<Record<string, number>>,
   ) {
-    this.#op = op;
+    super(op);
     this.#backend = backend;
     this.#axes = axes;
     const scalars = completeScalars(op, settings, axes);
@@ -74,24 +72,22 @@ export class DeviceStep<O extends Op = Op> implements Step<O> {
   }
 
   run(): StepOutputs<O> {
-    this.#ready("run");
+    this.ready("run");
     this.#resident("run", "Use await step.runAsync(), or tensors from plan.alloc.");
     this.#bound.submit();
     return this.outputs;
   }
 
   async done(): Promise<void> {
-    if (this.#state === "disposed") throw refusal(this.#op, "done", true);
+    this.live("done");
     const fault = await this.#bound.finish([]);
-    if (fault !== undefined) throw faultError(this.#op, this.#axes, fault);
+    if (fault !== undefined) throw faultError(this.op, this.#axes, fault);
   }
 
   async runAsync(): Promise<StepOutputs<O>> {
-    this.#ready("runAsync");
-    for (const { name, host, length } of this.#mirrors)
-      if (host.length !== length) throw detachedError(this.#op, name, length, host.length);
-    this.#state = "running";
-    try {
+    this.ready("runAsync");
+    for (const { name, host, length } of this.#mirrors) if (host.length !== length) throw detachedError(this.op, name, length, host.length);
+    return this.alone(async () => {
       for (const { role, host, memory } of this.#mirrors) if (role !== "out" || this.#partial.size > 0) memory.write(bytesOf(host));
       this.#bound.submit();
       // To arrays of our own: the caller's may be transferred away before the device is done.
@@ -99,28 +95,25 @@ export class DeviceStep<O extends Op = Op> implements Step<O> {
       for (const mirror of this.#mirrors)
         if (mirror.role !== "in") back.push({ mirror, memory: mirror.memory, target: new Uint8Array(mirror.host.byteLength) });
       const fault = await this.#bound.finish(back);
-      if ((this.#state as string) === "disposed") throw refusal(this.#op, "runAsync", true);
+      this.live("runAsync");
       for (const { target, mirror } of back) {
         const { name, host, length } = mirror;
-        if (host.length !== length) throw detachedError(this.#op, name, length, host.length);
+        if (host.length !== length) throw detachedError(this.op, name, length, host.length);
         bytesOf(host).set(target);
       }
-      if (fault !== undefined) throw faultError(this.#op, this.#axes, fault);
+      if (fault !== undefined) throw faultError(this.op, this.#axes, fault);
       return this.outputs;
-    } finally {
-      if ((this.#state as string) === "disposed") this.#release();
-      else this.#state = "ready";
-    }
+    });
   }
 
   encode(recorder: DeviceRecorder): void {
-    this.#ready("encode");
+    this.ready("encode");
     this.#resident("encode", "Bind tensors from plan.alloc, or the runtime's own buffers: { data: buffer, dtype }.");
     this.#bound.encode(recorder);
   }
 
   async time(): Promise<number> {
-    this.#ready("time");
+    this.ready("time");
     this.#resident("time", "Bind tensors from plan.alloc.");
     const start = performance.now();
     const device = await this.#bound.time();
@@ -128,9 +121,9 @@ export class DeviceStep<O extends Op = Op> implements Step<O> {
   }
 
   set(name: SettableOf<O> & string, value: number): this {
-    this.#ready("set");
-    checkSetting(this.#op, name, value, this.#axes);
-    this.#bound.set(name, asStored(this.#op, name, value));
+    this.ready("set");
+    checkSetting(this.op, name, value, this.#axes);
+    this.#bound.set(name, asStored(this.op, name, value));
     const capacity = this.#axes[name];
     if (capacity === undefined) return this;
     if (value < capacity) this.#partial.add(name);
@@ -138,32 +131,21 @@ export class DeviceStep<O extends Op = Op> implements Step<O> {
     return this;
   }
 
-  dispose(): void {
-    const running = this.#state === "running";
-    if (this.#state === "disposed") return;
-    this.#state = "disposed";
-    if (!running) this.#release();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-
-  #release(): void {
+  protected release(): void {
     this.#bound.release();
     for (const { memory } of this.#mirrors) memory.release();
   }
 
-  #ready(method: string): void {
-    if (this.#state !== "ready") throw refusal(this.#op, method, this.#state === "disposed");
+  protected override ready(method: string): void {
+    super.ready(method);
     const { lost } = this.#backend.device;
-    if (lost !== undefined) throw lostError(this.#op.id, this.#backend.id, lost);
+    if (lost !== undefined) throw lostError(this.op.id, this.#backend.id, lost);
   }
 
   #resident(method: string, hint: string): void {
     if (this.#mirrors.length === 0) return;
     throw new HotsetError("argument", {
-      where: `${this.#op.id}: step.${method}`,
+      where: `${this.op.id}: step.${method}`,
       expected: `every tensor to lie on ${this.#backend.id}`,
       received: `${this.#mirrors.map(({ name }) => name).join(", ")} on the host`,
       hint,

@@ -2,8 +2,7 @@
  * The device part of the contract, for WebGPU and CUDA alike: memory that the host cannot look into, kernels that
  * are compiled before they are bound, runs that are queued, and one wait that brings back outputs and the status.
  */
-import type { Fault } from "./backend.js";
-import type { AnyAxes, AnyVariant, Op } from "./op/define.js";
+import type { BindingOf, Fault } from "./backend.js";
 
 export interface DeviceTraits {
   /** Drawn by the CPU (SwiftShader, lavapipe): `auto` never picks it. */
@@ -34,17 +33,7 @@ export type DeviceBuffer =
 /** What a caller hands over to have a run recorded in it: a GPUComputePassEncoder, a GPUCommandEncoder, a CUDA stream. */
 export type DeviceRecorder = object;
 
-export interface DeviceBinding {
-  readonly op: Op;
-  readonly axes: AnyAxes;
-  readonly variant: AnyVariant;
-  /** Memory by port; absent optionals are missing. Sizes are checked. */
-  readonly tensors: Readonly<Record<string, DeviceMemory>>;
-  /** Row pitch of every pitched port, in storage elements. */
-  readonly pitch: Readonly<Record<string, number>>;
-  /** Every scalar. */
-  readonly scalars: Readonly<Record<string, number>>;
-}
+export type DeviceBinding = BindingOf<DeviceMemory>;
 
 /** Memory to bring to the host, and where to. */
 export interface Readback {

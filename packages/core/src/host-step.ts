@@ -6,12 +6,11 @@ import { type HotsetError, UnsupportedError } from "./errors.js";
 import { checkSetting } from "./op/axes.js";
 import type { AnyAxes, AnyVariant, Op, TensorPort } from "./op/define.js";
 import type { SettableOf } from "./op/types.js";
-import { asStored, completeScalars, detachedError, faultError, refusal, type Step, type StepOutputs } from "./step.js";
+import { asStored, completeScalars, detachedError, faultError, type Step, StepLife, type StepOutputs } from "./step.js";
 import type { Allocation } from "./tensor.js";
 
-export class HostStep<O extends Op = Op> implements Step<O> {
+export class HostStep<O extends Op = Op> extends StepLife implements Step<O> {
   readonly outputs: StepOutputs<O>;
-  readonly #op: Op;
   readonly #backend: HostBackend;
   readonly #kernel: Kernel;
   readonly #axes: AnyAxes;
@@ -23,7 +22,6 @@ export class HostStep<O extends Op = Op> implements Step<O> {
   readonly #lengths: number[];
   #bound: BoundKernel;
   #staged: { bound: BoundKernel; tensors: Record<string, HostArray>; release(): void } | undefined;
-  #state: "ready" | "running" | "disposed" = "ready";
 
   constructor(
     op: Op,
@@ -35,7 +33,7 @@ export class HostStep<O extends Op = Op> implements Step<O> {
     pitch: Readonly<Record<string, number>>,
     scalars: Readonly<Record<string, number>>,
   ) {
-    this.#op = op;
+    super(op);
     this.#backend = backend;
     this.#kernel = kernel;
     this.#axes = axes;
@@ -56,47 +54,43 @@ export class HostStep<O extends Op = Op> implements Step<O> {
   }
 
   run(): StepOutputs<O> {
-    if (this.#state !== "ready") throw this.#refusal("run");
+    this.ready("run");
     const views = this.#views;
     for (let i = 0; i < views.length; i++) if ((views[i] as HostArray).length !== this.#lengths[i]) throw this.#detached(i);
     const fault = this.#bound.run();
-    if (fault !== undefined) throw faultError(this.#op, this.#axes, fault);
+    if (fault !== undefined) throw faultError(this.op, this.#axes, fault);
     return this.outputs;
   }
 
   async runAsync(): Promise<StepOutputs<O>> {
-    if (this.#state !== "ready") throw this.#refusal("runAsync");
+    this.ready("runAsync");
     const detached = this.#views.findIndex((view, i) => view.length !== this.#lengths[i]);
     if (detached >= 0) throw this.#detached(detached);
-    this.#state = "running";
-    try {
+    return this.alone(async () => {
       this.#staged ??= this.#stage();
       const staged = this.#staged;
       for (const [name, view] of Object.entries(staged.tensors))
         if (view !== this.#tensors[name] && this.#isRead(name)) copyInto(view, this.#tensors[name] as HostArray);
       const fault = await staged.bound.start();
-      if ((this.#state as string) === "disposed") throw this.#refusal("runAsync");
+      this.live("runAsync");
       for (const [name, view] of Object.entries(staged.tensors)) {
-        if (view === this.#tensors[name] || (this.#op.ports[name] as TensorPort).role === "in") continue;
+        if (view === this.#tensors[name] || (this.op.ports[name] as TensorPort).role === "in") continue;
         const target = this.#tensors[name] as HostArray;
         if (target.length !== view.length) throw this.#detached(this.#views.indexOf(target));
         copyInto(target, view);
       }
-      if (fault !== undefined) throw faultError(this.#op, this.#axes, fault);
+      if (fault !== undefined) throw faultError(this.op, this.#axes, fault);
       return this.outputs;
-    } finally {
-      if ((this.#state as string) === "disposed") this.#release();
-      else this.#state = "ready";
-    }
+    });
   }
 
   async done(): Promise<void> {
-    if (this.#state === "disposed") throw this.#refusal("done");
+    this.live("done");
   }
 
   encode(): void {
     throw new UnsupportedError({
-      where: `${this.#op.id}: step.encode`,
+      where: `${this.op.id}: step.encode`,
       expected: "a step on a device",
       received: `one on ${this.#backend.id}`,
       hint: 'Plan with { backend: "webgpu" }.',
@@ -110,36 +104,25 @@ export class HostStep<O extends Op = Op> implements Step<O> {
   }
 
   set(name: SettableOf<O> & string, value: number): this {
-    if (this.#state !== "ready") throw this.#refusal("set");
-    checkSetting(this.#op, name, value, this.#axes);
-    const stored = asStored(this.#op, name, value);
+    this.ready("set");
+    checkSetting(this.op, name, value, this.#axes);
+    const stored = asStored(this.op, name, value);
     this.#settings[name] = stored;
     this.#bound.set(name, stored);
     this.#staged?.bound.set(name, stored);
     return this;
   }
 
-  dispose(): void {
-    const running = this.#state === "running";
-    if (this.#state === "disposed") return;
-    this.#state = "disposed";
-    if (!running) this.#release();
-  }
-
-  [Symbol.dispose](): void {
-    this.dispose();
-  }
-
-  #release(): void {
+  protected release(): void {
     this.#bound.release();
     this.#staged?.release();
     this.#staged = undefined;
   }
 
   #bind(tensors: Readonly<Record<string, HostArray>>): BoundKernel {
-    const scalars = Object.fromEntries(Object.entries(this.#settings).filter(([name]) => this.#op.ports[name]?.kind === "scalar"));
-    const bound = this.#kernel.bind({ op: this.#op, axes: this.#axes, variant: this.#variant, tensors, pitch: this.#pitch, scalars });
-    for (const name of Object.keys(this.#settings)) if (this.#op.axes[name]) bound.set(name, this.#settings[name] as number);
+    const scalars = Object.fromEntries(Object.entries(this.#settings).filter(([name]) => this.op.ports[name]?.kind === "scalar"));
+    const bound = this.#kernel.bind({ op: this.op, axes: this.#axes, variant: this.#variant, tensors, pitch: this.#pitch, scalars });
+    for (const name of Object.keys(this.#settings)) if (this.op.axes[name]) bound.set(name, this.#settings[name] as number);
     return bound;
   }
 
@@ -174,15 +157,11 @@ export class HostStep<O extends Op = Op> implements Step<O> {
 
   /** Also an output that a run may leave partly as it was: where a live axis is set below the plan's size. */
   #isRead(name: string): boolean {
-    return (this.#op.ports[name] as TensorPort).role !== "out" || Object.keys(this.#settings).some((setting) => this.#op.axes[setting]);
-  }
-
-  #refusal(method: string): HotsetError {
-    return refusal(this.#op, method, this.#state === "disposed");
+    return (this.op.ports[name] as TensorPort).role !== "out" || Object.keys(this.#settings).some((setting) => this.op.axes[setting]);
   }
 
   #detached(i: number): HotsetError {
-    return detachedError(this.#op, Object.keys(this.#tensors)[i] as string, this.#lengths[i] as number, this.#views[i]?.length ?? 0);
+    return detachedError(this.op, Object.keys(this.#tensors)[i] as string, this.#lengths[i] as number, this.#views[i]?.length ?? 0);
   }
 }
 

@@ -5,7 +5,7 @@
  */
 import { type Backend, type Binding, type Fault, isDevice, type Kernel } from "./backend.js";
 import { type DevicePlace, DeviceStep, lostError } from "./device-step.js";
-import { dtypes, type HostArray, storageLength } from "./dtype.js";
+import { byteLength, type DType, dtypes, type HostArray } from "./dtype.js";
 import { HotsetError } from "./errors.js";
 import { HostStep } from "./host-step.js";
 import { checkAxes, portShape } from "./op/axes.js";
@@ -290,6 +290,6 @@ export class Plan<O extends Op = Op> {
   }
 }
 
-export function allocTensor(backend: Backend, dtype: keyof typeof dtypes, shape: readonly number[]): Tensor {
-  return new Tensor(dtype, shape, backend.id, backend.alloc(storageLength(dtype, shape) * dtypes[dtype].storage.BYTES_PER_ELEMENT));
+export function allocTensor(backend: Backend, dtype: DType, shape: readonly number[]): Tensor {
+  return new Tensor(dtype, shape, backend.id, backend.alloc(byteLength(dtype, shape)));
 }

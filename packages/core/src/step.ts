@@ -97,7 +97,7 @@ export function faultError(op: Op, axes: AnyAxes, { code, port, index, value }: 
 }
 
 /** The error for a step that is disposed of, or that is running. */
-export function refusal(op: Op, method: string, disposed: boolean): HotsetError {
+function refusal(op: Op, method: string, disposed: boolean): HotsetError {
   const where = `${op.id}: step.${method}`;
   if (disposed) return new HotsetError("disposed", { where, expected: "a live step", received: "one that was disposed" });
   return new HotsetError("busy", {
@@ -106,4 +106,48 @@ export function refusal(op: Op, method: string, disposed: boolean): HotsetError 
     received: "one whose runAsync has not ended",
     hint: "Await it, or bind a second step for work at the same time.",
   });
+}
+
+/** Ready, running one asynchronous run, or disposed of: what both kinds of step may do when. */
+export abstract class StepLife {
+  protected readonly op: Op;
+  #state: "ready" | "running" | "disposed" = "ready";
+
+  constructor(op: Op) {
+    this.op = op;
+  }
+
+  dispose(): void {
+    const running = this.#state === "running";
+    if (this.#state === "disposed") return;
+    this.#state = "disposed";
+    if (!running) this.release();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Gives back what the step holds: once, and after a run in flight has ended. */
+  protected abstract release(): void;
+
+  /** Throws unless a run may begin. */
+  protected ready(method: string): void {
+    if (this.#state !== "ready") throw refusal(this.op, method, this.#state === "disposed");
+  }
+
+  protected live(method: string): void {
+    if (this.#state === "disposed") throw refusal(this.op, method, true);
+  }
+
+  /** One run at a time; a step disposed of meanwhile is released at its end. */
+  protected async alone<T>(work: () => Promise<T>): Promise<T> {
+    this.#state = "running";
+    try {
+      return await work();
+    } finally {
+      if ((this.#state as string) === "disposed") this.release();
+      else this.#state = "ready";
+    }
+  }
 }

@@ -36,6 +36,11 @@ static inline void fail(Status& status, int32_t port, int64_t index, int64_t val
   status.value = value;
 }
 
+// Arithmetic of sizes and tasks.
+static inline int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
 // Exactly one load, so that what was compared is what is used, even while another thread writes it.
 static inline uint32_t read_once(const uint32_t* word) { return *static_cast<const volatile uint32_t*>(word); }
 

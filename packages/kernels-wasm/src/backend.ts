@@ -4,7 +4,8 @@ import {
   BackendLoadError,
   type Binding,
   type BoundKernel,
-  dtypes,
+  byteLength,
+  type DType,
   type Fault,
   type HostBackend,
   type Kernel,
@@ -15,7 +16,6 @@ import {
   portDType,
   portShape,
   presentTensors,
-  storageLength,
   symbolOf,
   type TensorPort,
 } from "@hotset/core/backend";
@@ -122,8 +122,7 @@ class WasmBackend implements HostBackend {
     if (!names || !found) return `no wasm kernel for ${op.id}`;
     if (bytes !== found.bytes || bytes > deskBytes / 2) return `the wasm build was made for another version of ${op.id}`;
     const tensorBytes = presentTensors(op, variant).reduce((sum, name) => {
-      const dtype = portDType(op, name, variant) as keyof typeof dtypes;
-      return sum + storageLength(dtype, portShape(op.ports[name] as TensorPort, axes)) * dtypes[dtype].storage.BYTES_PER_ELEMENT;
+      return sum + byteLength(portDType(op, name, variant) as DType, portShape(op.ports[name] as TensorPort, axes));
     }, 0);
     const { limit } = this.#runner.arena;
     const tooLarge = (total: number): string =>

@@ -2,7 +2,7 @@
  * Bind, run and release in one, for small calls: the job and the copies of its tensors lie in memory that is kept, 2 to
  * 3 us less than laying out a step each time. Large calls copy much longer than that, and take a step.
  */
-import { type Binding, type Fault, type HostArray, HotsetError, type Op, Params, type TensorPort, tensorNames } from "@hotset/core/backend";
+import { type Binding, bytesOf, type Fault, HotsetError, type Op, Params, type TensorPort, tensorNames } from "@hotset/core/backend";
 import type { Arena } from "./arena.js";
 import { bytesOfJob, faultAt, Job, type KernelCode, lines, type Runner, runJob } from "./job.js";
 import { WasmStep } from "./step.js";
@@ -136,5 +136,3 @@ export class Once {
     }
   }
 }
-
-const bytesOf = (view: HostArray): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);

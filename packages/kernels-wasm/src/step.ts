@@ -3,6 +3,7 @@ import {
   type AnyAxes,
   type Binding,
   type BoundKernel,
+  bytesOf,
   type Fault,
   type HostArray,
   HotsetError,
@@ -181,7 +182,7 @@ export class WasmStep implements BoundKernel {
     const address = arena.alloc(view.byteLength, false);
     this.#held.push(address);
     const staged: Staged = {
-      outside: new Uint8Array(view.buffer, view.byteOffset, view.byteLength),
+      outside: bytesOf(view),
       inside: new Uint8Array(arena.memory.buffer, address, view.byteLength),
     };
     if (role === "in" || role === "inout") this.#before.push(staged);

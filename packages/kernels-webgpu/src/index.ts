@@ -1,5 +1,6 @@
 /** Backend `webgpu`: WGSL kernels in browsers, in Node with Dawn (npm `webgpu`), and in Deno. */
 import {
+  byteLength,
   type DeviceBackend,
   type DeviceBinding,
   type DeviceBoundKernel,
@@ -8,13 +9,11 @@ import {
   type DeviceMemory,
   type DeviceTraits,
   type DType,
-  dtypes,
   type KernelRequest,
   type Probe,
   portDType,
   portShape,
   presentTensors,
-  storageLength,
   type TensorPort,
 } from "@hotset/core/backend";
 import { WebgpuStep } from "./bound.js";
@@ -70,8 +69,7 @@ export class WebgpuBackend implements DeviceBackend {
     if (!row) return op.cpuByDesign ? `cpu by design: ${op.cpuByDesign}` : `no WGSL kernel for ${op.id}`;
     const { maxBufferSize } = this.#device.facts;
     for (const name of presentTensors(op, variant)) {
-      const dtype = portDType(op, name, variant) as DType;
-      const bytes = storageLength(dtype, portShape(op.ports[name] as TensorPort, axes)) * dtypes[dtype].storage.BYTES_PER_ELEMENT;
+      const bytes = byteLength(portDType(op, name, variant) as DType, portShape(op.ports[name] as TensorPort, axes));
       if (bytes > maxBufferSize) return `${name} takes ${bytes} bytes, more than one buffer of this device (${maxBufferSize})`;
     }
     const program = row(request, this.#device.facts);

@@ -1,6 +1,7 @@
 /** Comparing outputs: bit for bit, or within the tolerance the spec gives. docs/tolerances.md explains the formula. */
 import { type DType, dtypes, type HostArray } from "../dtype.js";
 import { bf16ToNumber, f16ToNumber } from "../half.js";
+import { bytesOf } from "../tensor.js";
 
 /** Unit roundoff of the accumulator: kernels sum in f32. */
 const accumulator = dtypes.f32.unitRoundoff;
@@ -50,5 +51,3 @@ export function firstOtherBits(a: HostArray, b: HostArray): number {
   for (let i = 0; i < x.length; i++) if (x[i] !== y[i]) return Math.floor(i / a.BYTES_PER_ELEMENT);
   return -1;
 }
-
-const bytesOf = (view: HostArray): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);

@@ -15,6 +15,7 @@ import { Params, pointerOffsets } from "../op/layout.js";
 import { symbolOf } from "../op/symbol.js";
 import { presentTensors, tensorNames } from "../op/variant.js";
 import { ops } from "../ops.js";
+import { bytesOf } from "../tensor.js";
 import { casesOf } from "./case.js";
 import { toleranceOf } from "./compare.js";
 import { dtypeOf, type Prepared, prepare } from "./prepared.js";
@@ -80,8 +81,6 @@ function writeCase(writer: Writer, prepared: Prepared): void {
   const position = fault ? names.indexOf(fault.port) : 0;
   for (const value of fault ? [1, position, fault.index, fault.value] : [0, 0, 0, 0]) writer.number(value);
 }
-
-const bytesOf = (view: HostArray): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
 
 class Writer {
   readonly #chunks: Uint8Array[];

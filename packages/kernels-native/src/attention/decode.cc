@@ -19,10 +19,6 @@ constexpr int64_t kMaxChunks = 64;
 // Tasks enough for any number of cores; chunks of a sequence share one where there are more.
 constexpr int64_t kTasks = 256;
 
-int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 int64_t chunk_tokens(int64_t tokens) { return most(kChunkTokens, round_up((tokens + kMaxChunks - 1) / kMaxChunks, kTileTokens)); }
 
 // The tokens that a sequence sees.
@@ -180,17 +176,10 @@ struct Decode {
   template <class Keys, class Values>
   void attend_rows(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile, const Keys& keys, int64_t key_dim, const Values& values, int64_t value_dim, bool fresh) const {
     const auto key_rows = keys();
-    for (int64_t h = 0; h < shape.group; h += kHeadBlock) {
-      const float* const q = queries + h * shape.query_pitch;
-      float* const to = logits + h * kTileTokens;
-      const bool ahead = fresh && h == 0;
-      switch (least(kHeadBlock, shape.group - h)) {
-        case 1: key_dots<1>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to); break;
-        case 2: key_dots<2>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to); break;
-        case 3: key_dots<3>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to); break;
-        default: key_dots<4>(key_rows, tile.tokens, key_dim, q, shape.query_pitch, ahead, to);
-      }
-    }
+    for (int64_t h = 0; h < shape.group; h += kHeadBlock)
+      with_heads(shape.group - h, [&](auto heads) {
+        key_dots<decltype(heads)::value>(key_rows, tile.tokens, key_dim, queries + h * shape.query_pitch, shape.query_pitch, fresh && h == 0, logits + h * kTileTokens);
+      });
     const bool scaled = p.key_scale != nullptr;
     for (int64_t h = 0; h < shape.group; h++) {
       const float before = weigh(tile, scaled, p.scale, p.soft_cap, logits + h * kTileTokens, head_state(b, kv_head, h, chunk));
@@ -199,17 +188,10 @@ struct Decode {
       for (int64_t i = 0; i < shape.value_pitch; i += kLanes) store(s + i, mul(load(s + i), splat(before)));
     }
     const auto value_rows = values();
-    for (int64_t h = 0; h < shape.group; h += kHeadBlock) {
-      const float* const w = logits + h * kTileTokens;
-      float* const s = sums + h * shape.value_pitch;
-      const bool ahead = fresh && h == 0;
-      switch (least(kHeadBlock, shape.group - h)) {
-        case 1: value_sums<1>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch); break;
-        case 2: value_sums<2>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch); break;
-        case 3: value_sums<3>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch); break;
-        default: value_sums<4>(value_rows, tile.tokens, value_dim, ahead, w, s, shape.value_pitch);
-      }
-    }
+    for (int64_t h = 0; h < shape.group; h += kHeadBlock)
+      with_heads(shape.group - h, [&](auto heads) {
+        value_sums<decltype(heads)::value>(value_rows, tile.tokens, value_dim, fresh && h == 0, logits + h * kTileTokens, sums + h * shape.value_pitch, shape.value_pitch);
+      });
   }
 
   // Joins the chunks of the heads of one KV head, in order, and the sink.

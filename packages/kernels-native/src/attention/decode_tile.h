@@ -18,6 +18,21 @@ constexpr int kValueRun = 16;
 // Rows are asked for so many before they are met, 4 from each of 4 places: the next run of values.
 constexpr int kRowsAhead = kValueRun;
 
+// A number of heads as a type, so that each gets loops of its own.
+template <int H>
+struct Heads {
+  static constexpr int value = H;
+};
+template <class Body>
+static inline void with_heads(int64_t heads, const Body& body) {
+  switch (heads) {
+    case 1: return body(Heads<1>());
+    case 2: return body(Heads<2>());
+    case 3: return body(Heads<3>());
+    default: return body(Heads<4>());
+  }
+}
+
 struct Tile {
   int tokens;
   int64_t slots[kTileTokens];  // (page * kvHeads + kvHead) * pageSize + offset, in the order of the tokens

@@ -14,8 +14,7 @@ namespace {
 constexpr int64_t kTaskFloats = 64 << 10;
 
 int64_t task_rows(const attention_merge_params& p) {
-  const int64_t rows = kTaskFloats / (p.parts * (p.value_dim + 1));
-  return rows < 1 ? 1 : rows;
+  return most(1, kTaskFloats / (most(1, p.parts) * (p.value_dim + 1)));
 }
 
 void merge_row(const attention_merge_params& p, int64_t row) {
@@ -52,15 +51,11 @@ void merge_row(const attention_merge_params& p, int64_t row) {
 void attention_merge_plan(const attention_merge_params& p, int, KernelPlan& plan) {
   plan.name = "rows";
   plan.phases = p.rows > 0;
-  if (p.parts == 0) {
-    plan.tasks[0] = p.rows;
-    return;
-  }
   plan.tasks[0] = (p.rows + task_rows(p) - 1) / task_rows(p);
 }
 
 void attention_merge_task(const attention_merge_params& p, const Task& task) {
-  const int64_t each = p.parts == 0 ? 1 : task_rows(p), first = task.index * each;
+  const int64_t each = task_rows(p), first = task.index * each;
   for (int64_t row = first; row < first + each && row < p.rows; row++) merge_row(p, row);
 }
 

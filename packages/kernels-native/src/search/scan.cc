@@ -37,10 +37,6 @@ constexpr int64_t kQueryBlock = 192;
 constexpr int64_t kQueryBytes = 256 << 10;
 constexpr int64_t kMaxReservoirBytes = int64_t(1) << 28;
 
-int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
 // How the work is cut and where everything lies in the scratch.
 struct Shape {
   bool panel;          // packed panels, or rows streamed

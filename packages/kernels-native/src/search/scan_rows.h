@@ -59,7 +59,7 @@ class RowOrder {
   // Fills a block; n is 0 when there are no more rows.
   void next(RowBlock& block) {
     if (taken_ == quarter_) {
-      next_ = next_ < end_ ? next_rows(p_, next_, end_, block) : (block.n = 0, end_);
+      next_ = next_rows(p_, next_, end_, block);
       return;
     }
     for (int i = 0; i < kBlockRows; i++) block.rows[i] = int32_t(first_ + i % 4 * quarter_ + taken_ + i / 4);

@@ -10,6 +10,8 @@ const MAX_CHUNKS: u32 = 64;
 // Tasks enough for any number of cores; chunks of a sequence share one where there are more.
 const TASKS: u64 = 256;
 const CONTEXT_BYTES: u64 = 256;
+/** A state of four heads: largest [4], sum [4]; from here on values [4][value_pitch]. */
+export const STATE_VALUES: usize = 32;
 
 /** Tokens of a chunk of a context: at most 64 chunks of at least 512 tokens, whatever else is in the batch. */
 export function chunk_tokens(tokens: u32): u32 {
@@ -33,7 +35,7 @@ export class Decode {
   /** Chunks of the longest context, and parts that they are dealt to. */
   chunks: u32;
   parts: u32;
-  /** Bytes of the state of one block of heads over one chunk: largest [4], sum [4], values [4][value_pitch]. */
+  /** Bytes of the state of one block of heads over one chunk. */
   state_bytes: u64;
   ranges_at: u64;
   states_at: u64;
@@ -54,7 +56,7 @@ export class Decode {
     this.chunks = min(MAX_CHUNKS, (tokens + CHUNK_TOKENS - 1) / CHUNK_TOKENS);
     const heads = <u64>params.batch * params.kv_heads;
     this.parts = <u32>min<u64>(this.chunks, (TASKS + heads - 1) / max<u64>(1, heads));
-    this.state_bytes = 32 + 16 * <u64>this.value_pitch;
+    this.state_bytes = STATE_VALUES + 16 * <u64>this.value_pitch;
     this.ranges_at = <u64>slots * CONTEXT_BYTES;
     this.states_at = align_line(this.ranges_at + 8 * <u64>params.batch);
     this.slots_at = align_line(this.states_at + heads * this.blocks * this.chunks * this.state_bytes);

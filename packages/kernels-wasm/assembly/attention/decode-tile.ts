@@ -5,7 +5,7 @@
 // values x 4 heads (8 sums, 2 values, a weight: 11).
 import { math } from "../lib/exp";
 import { simd } from "../lib/simd";
-import { Decode } from "./decode-shape";
+import { Decode, STATE_VALUES } from "./decode-shape";
 
 // Values are added in runs of so many tokens, with sums in registers: rows are read in order, as memory likes it.
 const VALUE_RUN: u32 = 8;
@@ -90,7 +90,7 @@ export function weigh(decode: Decode, tokens: u32, scaled: bool, logits: usize, 
   v128.store(state, f32x4.add(f32x4.mul(v128.load(state, 16), factor), sum), 16);
   if (i32x4.all_true(same)) return;
   const bytes: usize = decode.value_pitch * 4;
-  let values = state + 32;
+  let values = state + STATE_VALUES;
   for (let head: u32 = 0; head < 4; head++, values += bytes) {
     const by =
       head == 0

@@ -16,7 +16,7 @@ import {
 import { math } from "../lib/exp";
 import { fail, KernelPlan, Status } from "../lib/kernel";
 import { simd } from "../lib/simd";
-import { chunk_tokens, Decode, decode_of, HEADS, TILE_TOKENS } from "./decode-shape";
+import { chunk_tokens, Decode, decode_of, HEADS, STATE_VALUES, TILE_TOKENS } from "./decode-shape";
 import { key_dots, value_sums, weigh, widen_rows } from "./decode-tile";
 
 export function attention_decode_plan(params: AttentionDecodeParams, slots: u32, out: KernelPlan): void {
@@ -155,19 +155,17 @@ function place_rows<T>(decode: Decode, tokens: u32): void {
 
 function attend_tile<T>(decode: Decode, sequence: u32, kv_head: u32, chunk: u32, tokens: u32): void {
   const params = decode.params;
-  const block_values: usize = 32;
   for (let block: u32 = 0; block < decode.blocks; block++) {
     const state = decode.state(sequence, kv_head, block, chunk);
     key_dots<T>(decode.keys(), tokens, params.head_dim, decode.queries(block), decode.query_pitch, decode.logits(block));
     weigh(decode, tokens, sizeof<T>() == 1, decode.logits(block), state);
-    value_sums<T>(decode.values(), tokens, params.value_dim, decode.logits(block), state + block_values, decode.value_pitch);
+    value_sums<T>(decode.values(), tokens, params.value_dim, decode.logits(block), state + STATE_VALUES, decode.value_pitch);
   }
 }
 
 /** All logits first, then all sums: the widened keys make room for the values. */
 function attend_wide<T>(decode: Decode, sequence: u32, kv_head: u32, chunk: u32, tokens: u32): void {
   const params = decode.params;
-  const block_values: usize = 32;
   widen_rows<T>(decode.keys(), tokens, params.head_dim, decode.query_pitch, decode.wide_rows());
   for (let block: u32 = 0; block < decode.blocks; block++) {
     key_dots<f32>(decode.keys(), tokens, decode.query_pitch, decode.queries(block), decode.query_pitch, decode.logits(block));
@@ -175,7 +173,7 @@ function attend_wide<T>(decode: Decode, sequence: u32, kv_head: u32, chunk: u32,
   }
   widen_rows<T>(decode.values(), tokens, params.value_dim, decode.value_pitch, decode.wide_rows());
   for (let block: u32 = 0; block < decode.blocks; block++) {
-    const values = decode.state(sequence, kv_head, block, chunk) + block_values;
+    const values = decode.state(sequence, kv_head, block, chunk) + STATE_VALUES;
     value_sums<f32>(decode.values(), tokens, decode.value_pitch, decode.logits(block), values, decode.value_pitch);
   }
 }
@@ -189,7 +187,7 @@ function join(decode: Decode, task: u32): void {
   const each = chunk_tokens(tokens);
   const chunks = (tokens + each - 1) / each;
   const bytes: usize = decode.value_pitch * 16;
-  const values = decode.logits(0);
+  const lanes = decode.logits(0);
   for (let block: u32 = 0; block < decode.blocks; block++) {
     const sink = sinks_of(decode, kv_head, block);
     let largest = sink;
@@ -197,15 +195,15 @@ function join(decode: Decode, task: u32): void {
     const base = math.base(largest);
     // exp(-Inf) is 0: no sink adds nothing.
     let sum = math.exp(f32x4.sub(sink, base));
-    const total = decode.state(sequence, kv_head, block, 0) + 32;
+    const total = decode.state(sequence, kv_head, block, 0) + STATE_VALUES;
     for (let c: u32 = 0; c < chunks; c++) {
       const state = decode.state(sequence, kv_head, block, c);
       const weights = math.exp(f32x4.sub(v128.load(state), base));
       sum = f32x4.add(sum, f32x4.mul(weights, v128.load(state, 16)));
-      v128.store(values, weights);
+      v128.store(lanes, weights);
       for (let head: usize = 0; head < HEADS; head++) {
-        const by = v128.load32_splat(values + head * 4);
-        const from = state + 32 + head * (bytes >> 2);
+        const by = v128.load32_splat(lanes + head * 4);
+        const from = state + STATE_VALUES + head * (bytes >> 2);
         const to = total + head * (bytes >> 2);
         for (let i: usize = 0; i < bytes >> 2; i += 16) {
           const added = c == 0 ? f32x4.splat(0) : v128.load(to + i);
@@ -213,10 +211,10 @@ function join(decode: Decode, task: u32): void {
         }
       }
     }
-    v128.store(values, sum);
-    v128.store(values, base, 16);
+    v128.store(lanes, sum);
+    v128.store(lanes, base, 16);
     for (let head: u32 = 0; head < HEADS && block * HEADS + head < decode.group; head++)
-      write_head(decode, sequence, kv_head * decode.group + block * HEADS + head, values + head * 4, total + head * (bytes >> 2), chunks);
+      write_head(decode, sequence, kv_head * decode.group + block * HEADS + head, lanes + head * 4, total + head * (bytes >> 2), chunks);
   }
 }
 
