@@ -1,6 +1,6 @@
 /** Every shader on Dawn's null device: it computes nothing, but compiles WGSL with f16 and subgroups, and holds to the limits. */
 import { existsSync } from "node:fs";
-import { variantKey, variants } from "@hotset/core/backend";
+import { type AnyAxes, variantKey, variants } from "@hotset/core/backend";
 import { ops } from "@hotset/core/ops";
 import { afterAll, describe, expect, it } from "vitest";
 import { create } from "webgpu";
@@ -16,6 +16,23 @@ afterAll(() => {
   none.dispose();
 });
 
+const cache = { batch: 2, kvHeads: 2, pages: 500, pageSize: 16, maxPages: 100 };
+/** One of each tile, and of each way to load rows. */
+const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
+  "search/scan": [
+    { k: 10, batch: 1, count: 5000, dim: 96 },
+    { k: 100, batch: 100, count: 5000, dim: 96 },
+    { k: 1024, batch: 3, count: 5000, dim: 96 },
+  ],
+  "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
+  "attention/decode": [
+    ...[2, 4, 8, 16, 64].map((queryHeads) => ({ ...cache, queryHeads, headDim: 128, valueDim: 128 })),
+    { ...cache, queryHeads: 8, headDim: 13, valueDim: 64 },
+    { ...cache, queryHeads: 8, headDim: 64, valueDim: 31 },
+    { ...cache, queryHeads: 2, headDim: 4095, valueDim: 4095 },
+  ],
+};
+
 describe("every kernel compiles within WebGPU's least limits", () => {
   it("on a device with exactly those", () => {
     const { limits } = all.gpuDevice;
@@ -29,12 +46,8 @@ describe("every kernel compiles within WebGPU's least limits", () => {
     for (const variant of variants(op)) {
       it(`${op.id} | ${variantKey(op, variant)}`, async () => {
         for (const backend of [all, none]) {
-          for (const { k, batch } of [
-            { k: 10, batch: 1 },
-            { k: 100, batch: 100 },
-            { k: 1024, batch: 3 },
-          ]) {
-            const kernel = backend.kernel({ op, axes: { batch, count: 5000, dim: 96, k }, variant });
+          for (const axes of shapes[op.id] as readonly AnyAxes[]) {
+            const kernel = backend.kernel({ op, axes, variant });
             if (typeof kernel === "string") throw new Error(kernel);
             await kernel.prepare();
           }
