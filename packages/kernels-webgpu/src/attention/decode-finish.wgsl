@@ -1,5 +1,5 @@
 // Pass `finish` of attention/decode: joins the states of each query head in their order, its sink among them, and divides.
-// A workgroup a row. Bound by the latency of a column's loads, one a state.
+// A workgroup a row and 32 columns. Bound by the latency of a column's loads.
 struct States {
   bad: array<u32, 64>,
   words: array<u32>,
@@ -25,25 +25,28 @@ fn state_value(row: u32, state: u32, column: u32) -> f32 {
 }
 
 @compute @workgroup_size(workgroup_threads)
-fn finish(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
+fn finish(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
   let heads = uniforms.params.query_heads;
   let columns = uniforms.params.value_dim;
-  let row = group.y * heads + group.x;
-  let target_row = uniforms.window.first_sequence * heads + row;
-  var sink = 0u;
-// #if sinks
-  sink = keys_of(sinks[group.x]);
-// #end
   let count = uniforms.window.states;
-  let sizes = join_sizes(row, count, sink, thread);
-  for (var first = 0u; first < columns; first += workgroup_threads) {
-    let column = first + thread;
+  let column = group.x * join_columns + thread % join_columns;
+  for (var row = group.y; row < uniforms.window.sequences * heads; row += groups.y) {
+    var sink = 0u;
+// #if sinks
+    sink = keys_of(sinks[row % heads]);
+// #end
+    let sizes = join_sizes(row, count, sink, thread);
     let bits = join_column(row, count, sizes, column, columns, thread);
-    if (column < columns) {
+    let target_row = uniforms.window.first_sequence * heads + row;
+    if (thread < join_columns && column < columns) {
       out[target_row * columns + column] = bits;
     }
-  }
-  if (thread == 0u) {
-    lse[target_row] = join_lse(sizes);
+    if (thread == 0u && group.x == 0u) {
+      lse[target_row] = join_lse(sizes);
+    }
   }
 }

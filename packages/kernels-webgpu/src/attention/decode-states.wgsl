@@ -3,6 +3,7 @@
 // [rows, states, value_dim]: its weighted values.
 struct Window {
   first_sequence: u32,
+  sequences: u32,
   // Of the pages bound here: the number of the first, and how many.
   first_page: u32,
   pages: u32,

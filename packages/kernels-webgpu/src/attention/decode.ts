@@ -2,6 +2,7 @@
 import { type AnyAxes, type DType, dtypes, type KernelRequest } from "@hotset/core/backend";
 import { faultBytes } from "../faults.js";
 import type { Arrangement, DeviceFacts, Launch, Pass, Program } from "../program.js";
+import { joinColumns } from "./merge.js";
 
 type Axes = Record<"batch" | "queryHeads" | "kvHeads" | "headDim" | "valueDim" | "pages" | "pageSize" | "maxPages", number>;
 
@@ -26,6 +27,7 @@ export function decode({ axes, variant }: KernelRequest, facts: DeviceFacts): Pr
   const flags = [`values_${dtype}`, `lanes_${tile.lanes}`];
   if (dtype === "i8") flags.push("scaled");
   if (half) flags.push("shader_f16");
+  if (facts.features.has("subgroups")) flags.push("subgroups");
   if ((headDim * bytes) % (half ? 8 : 16) === 0) flags.push("wide_keys");
   if (valueDim % 4 === 0) flags.push("wide_values");
   const attend: Pass = {
@@ -43,14 +45,14 @@ export function decode({ axes, variant }: KernelRequest, facts: DeviceFacts): Pr
     pieces: ["gen/params", "lib/float", "lib/lanes", "lib/join", "attention/decode-states", "attention/decode-finish"],
     flags: ["lanes_1", ...(variant.sinks ? ["sinks"] : [])],
     entry: "finish",
-    constants: { workgroup_threads: facts.tunables.threads },
+    constants: { workgroup_threads: facts.tunables.threads, join_columns: joinColumns(facts.tunables.threads) },
     bindings: { uniforms: 0, states: 1, ...(variant.sinks ? { sinks: 2 } : {}), out: 3, lse: 4 },
   };
   return {
     name: "parts",
     passes: { attend, finish },
     faults: { scratch: "states", ports: ["pageTable", "lengths"] },
-    arrange: () => arrange(sizes, bytes, layout),
+    arrange: () => arrange(sizes, bytes, layout, facts),
   };
 }
 
@@ -122,14 +124,16 @@ function layoutOf(axes: Axes, bytes: number, tile: Tile, facts: DeviceFacts): La
     most,
   );
   const sequences = Math.min(Math.floor(Math.min(stateBytes, limit - faultBytes) / (parts * perState)) || 1, Math.floor(most / groups));
-  if (parts < 1 || sequences < 1 || queryHeads > most)
+  if (parts < 1 || sequences < 1)
     return `${queryHeads} query heads of ${valueDim} columns need more workgroups or scratch than this device has`;
   return { pageWindow, windows, parts, headParts, columnParts, fours, sequences };
 }
 
-function arrange(axes: Axes, bytes: number, layout: Layout): Arrangement {
+function arrange(axes: Axes, bytes: number, layout: Layout, facts: DeviceFacts): Arrangement {
   const { batch, queryHeads, kvHeads, headDim, valueDim, pages, pageSize } = axes;
   const { pageWindow, windows, parts, headParts, columnParts, fours, sequences } = layout;
+  const { threads } = facts.tunables;
+  const mostGroups = facts.maxComputeWorkgroupsPerDimension;
   const states = windows * parts;
   const rows = Math.min(sequences, Math.max(1, batch)) * queryHeads;
   const valuesStart = 2 * rows * states;
@@ -140,7 +144,7 @@ function arrange(axes: Axes, bytes: number, layout: Layout): Arrangement {
       const held = Math.min(sequences, (actual.batch as number) - first);
       const words = (page: number, here: number): number[] => {
         const state = (page / pageWindow) * parts;
-        return [first, page, here, parts, state, states, valuesStart, queryHeads / kvHeads, headParts, columnParts, fours];
+        return [first, held, page, here, parts, state, states, valuesStart, queryHeads / kvHeads, headParts, columnParts, fours];
       };
       for (let page = 0; page < pages; page += pageWindow) {
         const here = Math.min(pageWindow, pages - page);
@@ -157,7 +161,11 @@ function arrange(axes: Axes, bytes: number, layout: Layout): Arrangement {
           },
         });
       }
-      out.push({ pass: "finish", workgroups: [queryHeads, held], words: words(0, pages) });
+      out.push({
+        pass: "finish",
+        workgroups: [Math.ceil(valueDim / joinColumns(threads)), Math.min(mostGroups, held * queryHeads)],
+        words: words(0, pages),
+      });
     }
     return out;
   }

@@ -171,12 +171,19 @@ fn attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
     }
     let keys = keys_of_tile(task, slot, thread);
     for (var j = 0u; j < head_blocks; j++) {
+      if (thread < count && has_zero(keys[j])) {
+        atomicStore(&tile_excludes, 1u);
+      }
+// #if subgroups
+      // One atomic a subgroup instead of one a thread.
+      let all = all_bits_of(subgroupMax(keys[j]));
+      let raises = subgroupElect();
+// #else
       let all = all_bits_of(keys[j]);
-      for (var i = 0u; i < lane_width; i++) {
+      let raises = true;
+// #end
+      for (var i = 0u; raises && i < lane_width; i++) {
         atomicMax(&tops[j * lane_width + i], all[i]);
-        if (thread < count && all[i] == 0u) {
-          atomicStore(&tile_excludes, 1u);
-        }
       }
     }
     workgroupBarrier();
@@ -248,6 +255,15 @@ fn slot_of(task: Task, token: u32) -> u32 {
     return nowhere;
   }
   return (place * params.kv_heads + task.kv_head) * params.page_size + token % params.page_size;
+}
+
+fn has_zero(keys: Bits) -> bool {
+  let all = all_bits_of(keys);
+  var none = false;
+  for (var i = 0u; i < lane_width; i++) {
+    none = none || all[i] == 0u;
+  }
+  return none;
 }
 
 fn note(port: u32, index: u32) {

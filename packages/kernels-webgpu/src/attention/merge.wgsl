@@ -1,14 +1,9 @@
-// out = sum_p exp(lse_p - lse) out_p, lse = ln sum_p exp(lse_p), a workgroup a row (lib/join.wgsl).
-// The parts' lse are read three times, their values once: a thread has a column and walks over the parts in order, so
-// that loads of a workgroup are one stretch. f32 throughout, weights relative to the largest lse.
+// out = sum_p exp(lse_p - lse) out_p, lse = ln sum_p exp(lse_p), a workgroup a row and 32 columns (lib/join.wgsl).
+// Values are read once: a thread has a column and walks over every fourth part, so that loads of 32 threads are one stretch
+// and enough of them are under way. f32 throughout, weights relative to the largest lse.
 // Bound by memory; with few rows by the latency of a column's loads.
-struct Window {
-  // Rows are spread over two dimensions of workgroups.
-  rows_across: u32,
-}
 struct Uniforms {
   params: AttentionMergeParams,
-  window: Window,
 }
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
@@ -28,22 +23,22 @@ fn state_value(row: u32, part: u32, column: u32) -> f32 {
 }
 
 @compute @workgroup_size(workgroup_threads)
-fn merge(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
-  let row = group.y * uniforms.window.rows_across + group.x;
-  if (row >= uniforms.params.rows) {
-    return;
-  }
+fn merge(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) thread: u32,
+) {
   let parts = uniforms.params.parts;
   let columns = uniforms.params.value_dim;
-  let sizes = join_sizes(row, parts, 0u, thread);
-  for (var first = 0u; first < columns; first += workgroup_threads) {
-    let column = first + thread;
+  let column = group.x * join_columns + thread % join_columns;
+  for (var row = group.y; row < uniforms.params.rows; row += groups.y) {
+    let sizes = join_sizes(row, parts, 0u, thread);
     let bits = join_column(row, parts, sizes, column, columns, thread);
-    if (column < columns) {
+    if (thread < join_columns && column < columns) {
       out[row * columns + column] = bits;
     }
-  }
-  if (thread == 0u) {
-    lse[row] = join_lse(sizes);
+    if (thread == 0u && group.x == 0u) {
+      lse[row] = join_lse(sizes);
+    }
   }
 }

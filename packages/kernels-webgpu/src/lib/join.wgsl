@@ -1,6 +1,9 @@
 // Attention states of one row into one: out = sum_s w_s values_s / sum_s w_s size_s, w_s = exp(top_s - top), in the order
 // of the states. What a state is, the including file says: state_key, state_size, state_value. Key 0 is an empty state.
 override workgroup_threads: u32 = 128u;
+// Of a workgroup; its other threads take other states, each every join_groups-th.
+override join_columns: u32 = 32u;
+const join_groups: u32 = workgroup_threads / join_columns;
 // For sums: so many of a thread's neighbours first.
 const join_fan: u32 = 8u;
 
@@ -19,6 +22,8 @@ fn join_sizes(row: u32, count: u32, more: u32, thread: u32) -> Joined {
   for (var s = thread; s < count; s += workgroup_threads) {
     key = max(key, state_key(row, s));
   }
+  // The row before is done with.
+  workgroupBarrier();
   if (thread == 0u) {
     atomicStore(&join_top, 0u);
   }
@@ -49,7 +54,7 @@ fn join_sizes(row: u32, count: u32, more: u32, thread: u32) -> Joined {
   return Joined(top, total);
 }
 
-// A column of the result, as bits: to be called by all threads together, each with its column.
+// A column of the result, as bits: to be called by all threads together. Threads below join_columns have the answer.
 fn join_column(row: u32, count: u32, sizes: Joined, column: u32, columns: u32, thread: u32) -> u32 {
   var sum = 0.0;
   for (var first = 0u; first < count; first += workgroup_threads) {
@@ -61,13 +66,19 @@ fn join_column(row: u32, count: u32, sizes: Joined, column: u32, columns: u32, t
     }
     join_shares[thread] = share;
     workgroupBarrier();
-    let here = min(workgroup_threads, count - first);
-    for (var s = 0u; column < columns && s < here; s++) {
-      // What an empty state holds counts for nothing, NaN included.
-      if (join_shares[s] >= 0.0) {
-        sum = fma(join_shares[s], state_value(row, first + s, column), sum);
-      }
+    let here = select(0u, min(workgroup_threads, count - first), column < columns);
+    for (var s = thread / join_columns; s < here; s += join_groups) {
+      // Loaded in any case, so that loads need not wait. What an empty state holds counts for nothing, NaN included.
+      let value = state_value(row, first + s, column);
+      sum = select(sum, fma(join_shares[s], value, sum), join_shares[s] >= 0.0);
     }
+  }
+  workgroupBarrier();
+  join_sums[thread] = sum;
+  workgroupBarrier();
+  sum = 0.0;
+  for (var group = 0u; group < join_groups; group++) {
+    sum += join_sums[group * join_columns + thread % join_columns];
   }
   if (sizes.top == invalid_key) {
     return nan_bits;
