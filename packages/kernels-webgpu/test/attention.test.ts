@@ -192,6 +192,41 @@ describe.skipIf(without(swiftshader !== undefined))("attention on SwiftShader (n
       );
     }, 120_000);
 
+    it("values in parts of columns", async () => {
+      await same({ tunables: { threads: 16 } }, /\| heads of 100$/, 1);
+    }, 60_000);
+
+    it("more query heads of a KV head than a workgroup takes, in batches of sequences", async () => {
+      const wide = { ...axes, batch: 5, queryHeads: 20, kvHeads: 1 };
+      const inputs = {
+        ...given,
+        queries: waves(5 * 20 * 8, 0.9),
+        pageTable: Int32Array.from({ length: 15 }, (_, i) => (i * 5) % 6),
+        lengths: Int32Array.of(12, 0, 5, 1, 9),
+        sinks: waves(20, 0.3),
+        keyPages: given.keyPages.slice(0, 192),
+        valuePages: given.valuePages.slice(0, 192),
+      };
+      const variant = { keyPages: "f32", sinks: true } as const;
+      const want = (await createHotset({ backends: [js()] }))
+        .planSync(attention.decode, wide, variant, { backend: "js" })
+        .bind(inputs)
+        .run();
+      // Scratch for two sequences: 256 bytes of notes and 20 rows of 10 words each.
+      const narrow = await webgpu({ tunables: { bindingBytes: 3328 } });
+      for (const other of [narrow, backend]) {
+        const there = await createHotset({ backends: [other] });
+        const bound = await there.plan(attention.decode, wide, variant, { backend: "webgpu" });
+        const { out, lse } = await bound.bind(inputs).runAsync();
+        close(out, want.out);
+        close(
+          lse.map((value) => (value === Number.NEGATIVE_INFINITY ? -1 : value)),
+          want.lse,
+        );
+      }
+      narrow.dispose();
+    });
+
     it("without features", async () => {
       await same({ features: [] }, /\| (heads of (20|64)|5 query heads, 1 KV heads|lengths around a tile)$/, 4);
     }, 60_000);

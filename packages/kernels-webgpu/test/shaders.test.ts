@@ -132,6 +132,38 @@ describe("windows", () => {
     expect(queries.size).toBeGreaterThan(1);
   });
 
+  it("split pages beyond one binding at multiples of 256 bytes, each page once, with states of their own", () => {
+    const op = ops.find(({ id }) => id === "attention/decode") as (typeof ops)[number];
+    const axes = { batch: 40, queryHeads: 32, kvHeads: 8, headDim: 100, valueDim: 36, pages: 50_001, pageSize: 9, maxPages: 500 };
+    const launch = (bytes: number) => {
+      const limited = { ...facts, maxStorageBufferBindingSize: bytes };
+      return (kernels["attention/decode"] as ProgramOf)({ op, axes, variant: { keyPages: "i8", sinks: false } }, limited);
+    };
+    const { scratch, launches } = (launch(64 << 20) as Program).arrange({});
+    expect(scratch.states).toBeLessThanOrEqual(64 << 20);
+    const seen = new Map<number, number>();
+    for (const { pass, words, workgroups, ranges } of launches(axes)) {
+      const [first, held, page, pages, parts, state, states] = words as [number, number, number, number, number, number, number];
+      expect(Math.max(...workgroups)).toBeLessThanOrEqual(65535);
+      if (pass === "finish") {
+        for (let b = first; b < first + held; b++) expect(seen.get(b)).toBe(axes.pages);
+        continue;
+      }
+      for (const { offset, bytes } of Object.values(ranges ?? {})) {
+        expect(offset % 256).toBe(0);
+        expect(bytes).toBeLessThanOrEqual(64 << 20);
+      }
+      expect(ranges?.keyPages?.offset).toBe(page * 8 * 9 * 100);
+      expect(state + parts).toBeLessThanOrEqual(states);
+      for (let b = first; b < first + held; b++) {
+        expect(seen.get(b) ?? 0).toBe(page);
+        seen.set(b, page + pages);
+      }
+    }
+    expect(seen.size).toBe(40);
+    expect(launch(256 << 10)).toMatch(/more than one binding of this device/);
+  });
+
   it("refuse rows that no binding holds", () => {
     const axes = { batch: 1, count: 100_000, dim: 8, k: 1 };
     expect(() => program(axes, "f32").arrange({ rows: 10_000_000 })).toThrow(/bindings of at most 134217728 bytes/);

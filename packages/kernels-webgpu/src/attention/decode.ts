@@ -10,6 +10,8 @@ type Axes = Record<"batch" | "queryHeads" | "kvHeads" | "headDim" | "valueDim" |
 const wantedGroups = 1024;
 /** Query heads that one workgroup keeps in registers. */
 const mostHeads = 8;
+/** Threads from which on loads are unrolled: a driver that computes on the CPU would only compile longer. */
+const gpuThreads = 64;
 /** Bytes of states that are worth a launch of their own. */
 const stateBytes = 64 << 20;
 
@@ -29,9 +31,10 @@ export function decode({ axes, variant }: KernelRequest, facts: DeviceFacts): Pr
   if (half) flags.push("shader_f16");
   if (facts.features.has("subgroups")) flags.push("subgroups");
   if ((headDim * bytes) % (half ? 8 : 16) === 0) flags.push("wide_keys");
-  if (valueDim % 4 === 0) flags.push("wide_values");
+  if (valueDim % 4 === 0) flags.push("wide_values", ...(tile.threads >= gpuThreads ? ["unrolled"] : []));
+  const shared = ["gen/params", "lib/float", "lib/lanes", "attention/decode-states"];
   const attend: Pass = {
-    pieces: ["gen/params", "lib/float", "lib/values", "lib/words", "lib/lanes", "attention/decode-states", "attention/decode"],
+    pieces: [...shared, "lib/values", "lib/words", "attention/decode-cache", "attention/decode"],
     flags,
     entry: "attend",
     constants: { workgroup_threads: tile.threads, stage_words: tile.stageWords, head_blocks: tile.blocks },
@@ -42,7 +45,7 @@ export function decode({ axes, variant }: KernelRequest, facts: DeviceFacts): Pr
     },
   };
   const finish: Pass = {
-    pieces: ["gen/params", "lib/float", "lib/lanes", "lib/join", "attention/decode-states", "attention/decode-finish"],
+    pieces: [...shared, "lib/join", "attention/decode-finish"],
     flags: ["lanes_1", ...(variant.sinks ? ["sinks"] : [])],
     entry: "finish",
     constants: { workgroup_threads: facts.tunables.threads, join_columns: joinColumns(facts.tunables.threads) },

@@ -6,12 +6,15 @@
 // The table's and lengths' entries are compared here, where they are loaded; the lowest bad one is noted.
 // Precision: f32. Parts depend on a sequence's own length and on the plan's sizes, not on the batch.
 // Bound by memory: 2 heads / (bytes of a value) flops a byte; a token's page is looked up once a workgroup.
+// lib/lanes.wgsl has the softmax, attention/decode-cache.wgsl the loads.
 override workgroup_threads: u32 = 128u;
 // Of a key, at once: a multiple of 4.
 override stage_words: u32 = 8u;
 override head_blocks: u32 = 1u;
 
 const lanes_heads: u32 = head_blocks * lane_width;
+// Of a thread, in flight.
+const value_loads: u32 = 8u;
 const nowhere: u32 = 0xffffffffu;
 const page_table_port: u32 = 0u;
 const lengths_port: u32 = 1u;
@@ -21,67 +24,8 @@ struct States {
   words: array<u32>,
 }
 
-// #if wide_keys
-// #if shader_f16
-alias KeyVector = vec4<f16>;
-const key_vector_words: u32 = 2u;
-fn key_vector_word(vector: KeyVector, i: u32) -> Word {
-  return select(vector.xy, vector.zw, i == 1u);
-}
-// #else
-alias KeyVector = vec4<u32>;
-const key_vector_words: u32 = 4u;
-fn key_vector_word(vector: KeyVector, i: u32) -> Word {
-  return vector[i];
-}
-// #end
-// #else
-alias KeyVector = Word;
-// #end
-// #if wide_values
-// #if values_f32
-alias ValueVector = vec4<u32>;
-fn widened(vector: ValueVector) -> vec4f {
-  return bitcast<vec4f>(vector);
-}
-// #end
-// #if values_bf16
-alias ValueVector = vec2<u32>;
-fn widened(vector: ValueVector) -> vec4f {
-  return vec4f(value_of(vector.x, 0u), value_of(vector.x, 1u), value_of(vector.y, 0u), value_of(vector.y, 1u));
-}
-// #end
-// #if values_f16
-// #if shader_f16
-alias ValueVector = vec4<f16>;
-fn widened(vector: ValueVector) -> vec4f {
-  return vec4f(vector);
-}
-// #else
-alias ValueVector = vec2<u32>;
-fn widened(vector: ValueVector) -> vec4f {
-  return vec4f(value_of(vector.x, 0u), value_of(vector.x, 1u), value_of(vector.y, 0u), value_of(vector.y, 1u));
-}
-// #end
-// #end
-// #if values_i8
-alias ValueVector = u32;
-fn widened(vector: ValueVector) -> vec4f {
-  return vec4f(value_of(vector, 0u), value_of(vector, 1u), value_of(vector, 2u), value_of(vector, 3u));
-}
-// #end
-// #else
-alias ValueVector = Word;
-// #end
-
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
 @group(0) @binding(1) var<storage, read> queries: array<f32>;
-@group(0) @binding(2) var<storage, read> key_pages: array<KeyVector>;
-@group(0) @binding(3) var<storage, read> value_pages: array<ValueVector>;
-// #if scaled
-@group(0) @binding(4) var<storage, read> key_scale: array<f32>;
-@group(0) @binding(5) var<storage, read> value_scale: array<f32>;
-// #end
 @group(0) @binding(6) var<storage, read> page_table: array<u32>;
 @group(0) @binding(7) var<storage, read> lengths: array<u32>;
 @group(0) @binding(8) var<storage, read_write> states: States;
@@ -224,21 +168,37 @@ fn attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
         }
       }
     } else {
-      for (var t = first; t < count; t += step) {
-        let value = four_values(slots[t], column);
-        for (var j = 0u; j < head_blocks; j++) {
-          let weight = all_of(weights[t * head_blocks + j]);
-          for (var i = 0u; i < lane_width; i++) {
-            let h = j * lane_width + i;
-            attended[h] = fma(vec4f(weight[i]), value, attended[h]);
-          }
+      var t = first;
+// #if unrolled
+      // Several loads under way at once: a device with few workgroups waits for memory otherwise.
+      for (; t + (value_loads - 1u) * step < count; t += value_loads * step) {
+        var vectors: array<ValueVector, value_loads>;
+        for (var u = 0u; u < value_loads; u++) {
+          vectors[u] = value_pages[slots[t + u * step] * (uniforms.params.value_dim / 4u) + column / 4u];
         }
+        for (var u = 0u; u < value_loads; u++) {
+          weigh(&attended, widened(vectors[u]), t + u * step);
+        }
+      }
+// #end
+      for (; t < count; t += step) {
+        weigh(&attended, four_values(slots[t], column), t);
       }
     }
   }
   workgroupBarrier();
   store_sizes(task, &sizes, thread);
   store_values(task, &attended, thread);
+}
+
+fn weigh(attended: ptr<function, array<vec4f, lanes_heads>>, value: vec4f, t: u32) {
+  for (var j = 0u; j < head_blocks; j++) {
+    let weight = all_of(weights[t * head_blocks + j]);
+    for (var i = 0u; i < lane_width; i++) {
+      let h = j * lane_width + i;
+      (*attended)[h] = fma(vec4f(weight[i]), value, (*attended)[h]);
+    }
+  }
 }
 
 // Where a token lies; nowhere if its page does not exist, or is not bound here.
@@ -300,97 +260,6 @@ fn keys_of_tile(task: Task, slot: u32, thread: u32) -> array<Bits, head_blocks> 
   }
   return keys;
 }
-
-// Zeros behind the ends of rows, and for tokens that are nowhere.
-fn stage_keys(first: u32, words: u32, thread: u32) {
-// #if wide_keys
-  let vectors = words / key_vector_words;
-  let across = stage_words / key_vector_words;
-  for (var i = thread; i < workgroup_threads * across; i += workgroup_threads) {
-    let row = i / across;
-    let at = first / key_vector_words + i % across;
-    var vector = KeyVector();
-    if (at < vectors && slots[row] != nowhere) {
-      vector = key_pages[slots[row] * vectors + at];
-    }
-    for (var w = 0u; w < key_vector_words; w++) {
-      key_tile[row * (stage_words + 1u) + (i % across) * key_vector_words + w] = key_vector_word(vector, w);
-    }
-  }
-// #else
-  let dim = uniforms.params.head_dim;
-  for (var i = thread; i < workgroup_threads * stage_words; i += workgroup_threads) {
-    let row = i / stage_words;
-    let at = (first + i % stage_words) * values_per_word;
-    var word = Word();
-    if (at < dim && slots[row] != nowhere) {
-      let value = slots[row] * dim + at;
-      let place = value % values_per_word;
-      let low = key_pages[value / values_per_word];
-      var high = Word();
-      if (place != 0u && place + dim - at > values_per_word) {
-        high = key_pages[value / values_per_word + 1u];
-      }
-      word = first_values(joined(low, high, place), dim - at);
-    }
-    key_tile[row * (stage_words + 1u) + i % stage_words] = word;
-  }
-// #end
-}
-
-fn stage_queries(task: Task, first: u32, thread: u32) {
-  let dim = uniforms.params.head_dim;
-  let start = (task.sequence * uniforms.params.query_heads + task.first_head) * dim;
-  for (var i = thread; i < stage_words * values_per_word * head_blocks; i += workgroup_threads) {
-    let column = first + i / head_blocks;
-    let head = i % head_blocks * lane_width;
-    var all = vec4f();
-    for (var h = 0u; h < lane_width; h++) {
-      if (column < dim && head + h < task.heads) {
-        all[h] = queries[start + (head + h) * dim + column];
-      }
-    }
-    query_tile[i] = lane_of(all);
-  }
-}
-
-fn four_values(slot: u32, column: u32) -> vec4f {
-// #if wide_values
-  return widened(value_pages[slot * (uniforms.params.value_dim / 4u) + column / 4u]);
-// #else
-  var four = vec4f();
-  let start = slot * uniforms.params.value_dim;
-  for (var i = 0u; i < 4u; i++) {
-    if (column + i < uniforms.params.value_dim) {
-      let value = start + column + i;
-      four[i] = value_of(value_pages[value / values_per_word], value % values_per_word);
-    }
-  }
-  return four;
-// #end
-}
-
-// #if scaled
-fn key_scale_of(slot: u32) -> f32 {
-  if (slot == nowhere) {
-    return 0.0;
-  }
-  return key_scale[slot];
-}
-fn value_scale_of(slot: u32) -> f32 {
-  if (slot == nowhere) {
-    return 0.0;
-  }
-  return value_scale[slot];
-}
-// #else
-fn key_scale_of(slot: u32) -> f32 {
-  return 1.0;
-}
-fn value_scale_of(slot: u32) -> f32 {
-  return 1.0;
-}
-// #end
 
 // Key and sum of weights of each head: sums of eight threads, then of those.
 fn store_sizes(task: Task, sizes: ptr<function, array<Lane, head_blocks>>, thread: u32) {
