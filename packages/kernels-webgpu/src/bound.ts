@@ -67,7 +67,12 @@ export class WebgpuStep implements DeviceBoundKernel {
       this.#scratch[name] = result;
       this.#checks.push(check);
     }
-    if (faults) this.#faults = new FaultHead(owner, this.#scratch[faults.scratch] as GPUBuffer, faults.ports);
+    if (faults) {
+      const head = this.#scratch[faults.scratch] as GPUBuffer;
+      const { result, check } = owner.checked("validation", () => new FaultHead(owner, head, faults.ports));
+      this.#faults = result;
+      this.#checks.push(check);
+    }
   }
 
   submit(): void {
