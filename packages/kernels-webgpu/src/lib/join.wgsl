@@ -1,5 +1,6 @@
-// Attention states of one row into one: out = sum_s w_s values_s / sum_s w_s size_s, w_s = exp(top_s - top), in the order
-// of the states. What a state is, the including file says: state_key, state_size, state_value. Key 0 is an empty state.
+// Attention states of one row into one: out = sum_s w_s values_s / sum_s w_s size_s, w_s = exp(top_s - top). Sums are in one
+// order, whatever the device does: each group of threads its states in turn, then the groups. What a state is, the including
+// file says: state_key, state_size, state_value. Key 0 is an empty state, whose values are not used.
 override workgroup_threads: u32 = 128u;
 // Of a workgroup; its other threads take other states, each every join_groups-th.
 override join_columns: u32 = 32u;
