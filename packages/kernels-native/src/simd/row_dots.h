@@ -70,7 +70,7 @@ static inline void stream_sums(const T* const* rows, int64_t dim, const float* q
     }
 #pragma GCC unroll 4
     for (int q = 0; q < Q; q++) {
-      const f32v y = load(queries + q * query_pitch + i);
+      const f32v y = held(load(queries + q * query_pitch + i));
 #pragma GCC unroll 4
       for (int j = 0; j < R; j++) s[q][j] = madd(x[j], y, s[q][j]);
     }

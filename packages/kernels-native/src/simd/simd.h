@@ -38,3 +38,21 @@ static inline float magnitude(float x) { return __builtin_fabsf(x); }
 #else
 #error "compile with -DHOTSET_ISA=<set> and -DHOTSET_ISA_<SET>"
 #endif
+
+namespace hotset {
+namespace HOTSET_ISA {
+
+// Keeps what was loaded in its register: GCC would load it again for each use, and a core runs out of loads first.
+static inline f32v held(f32v a) {
+#if defined(__GNUC__) && defined(HOTSET_ISA_NEON)
+  asm("" : "+w"(a.v));
+#elif defined(__GNUC__) && defined(HOTSET_ISA_AVX512)
+  asm("" : "+v"(a.v));
+#elif defined(__GNUC__)
+  asm("" : "+x"(a.v));
+#endif
+  return a;
+}
+
+}  // namespace HOTSET_ISA
+}  // namespace hotset
