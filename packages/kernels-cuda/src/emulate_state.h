@@ -1,0 +1,14 @@
+// What the two halves of the emulation share: the device's errors and limits.
+#pragma once
+#include "emulate.h"
+
+namespace hotset::emulated {
+
+constexpr int64_t kSharedBytes = 227 << 10;
+
+// Keeps an error for cudaGetLastError, and returns it.
+cudaError_t record(cudaError_t error);
+// Counts the launch; an error once the device is lost.
+cudaError_t before_launch();
+
+}  // namespace hotset::emulated
