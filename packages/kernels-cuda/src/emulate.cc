@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "emulate_state.h"
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 // Saves the registers that a call keeps on the stack, and the stack itself; goes on where `to` was saved.
 extern "C" void hotset_switch_fiber(void** from, void* to);
@@ -88,7 +91,16 @@ constexpr int kMostThreads = 1024;
 
 enum State { state_ready, state_at_barrier, state_in_warp, state_done };
 
+struct Copy {
+  void* to;
+  const void* from;
+  int bytes;
+  int group;
+};
+
 struct Fiber : Thread {
+  std::vector<Copy> copies;
+  int groups;
   State state;
   void* stack_pointer;
   const char* file;
@@ -136,6 +148,7 @@ void enter() {
   Fiber& fiber = self();
   if (arrived > 0) end("a thread returned while others wait at a barrier", fiber, some(state_at_barrier));
   if (warps[fiber.index.x / 32].arrived > 0) end("a lane returned while its warp waits", fiber, some(state_in_warp));
+  if (!fiber.copies.empty()) end("a thread returned before its copies were done", fiber, fiber);
   done++;
   fiber.state = state_done;
   hotset_switch_fiber(&fiber.stack_pointer, scheduler);
@@ -149,7 +162,13 @@ void start(int i) {
   fiber.state = state_ready;
   fiber.file = "start";
   fiber.line = 0;
+  fiber.copies.clear();
+  fiber.groups = 0;
   void** top = reinterpret_cast<void**>(stacks + size_t(i + 1) * kStackBytes);
+#if defined(__SANITIZE_ADDRESS__)
+  // The last fiber here never left `enter`.
+  ASAN_UNPOISON_MEMORY_REGION(reinterpret_cast<char*>(top) - 8192, 8192);
+#endif
 #if defined(__x86_64__)
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(&enter);
@@ -227,6 +246,23 @@ const Slot* exchange(int line, const Slot& mine) {
       if (fibers[i].state == state_in_warp) fibers[i].state = state_ready;
   }
   return slots;
+}
+
+void copy_later(void* to, const void* from, int bytes) {
+  Fiber& fiber = self();
+  if (uintptr_t(to) % unsigned(bytes) || uintptr_t(from) % unsigned(bytes)) end("a copy off its alignment", fiber, fiber);
+  fiber.copies.push_back({to, from, bytes, fiber.groups});
+}
+void copies_commit() { self().groups++; }
+void copies_wait(int groups) {
+  Fiber& fiber = self();
+  size_t kept = 0;
+  for (const Copy& copy : fiber.copies) {
+    if (copy.group >= fiber.groups - groups) fiber.copies[kept++] = copy;
+    else if (copy.from) memcpy(copy.to, copy.from, size_t(copy.bytes));
+    else memset(copy.to, 0, size_t(copy.bytes));
+  }
+  fiber.copies.resize(kept);
 }
 
 cudaError_t launch_body(int64_t blocks, int threads, int64_t shared_bytes, void (*run)(const void*), const void* with) {

@@ -54,6 +54,11 @@ void sync_block(const char* file, int line);
 // Waits for the other lanes; returns the slots of all 32. They hold until the lane's next warp operation.
 const Slot* exchange(int line, const Slot& mine);
 
+// cp.async of this thread; `from` is nullptr for zeros.
+void copy_later(void* to, const void* from, int bytes);
+void copies_commit();
+void copies_wait(int groups);
+
 cudaError_t launch_body(int64_t blocks, int threads, int64_t shared_bytes, void (*body)(const void*), const void* closure);
 template <class Body>
 cudaError_t launch(int64_t blocks, int threads, int64_t shared_bytes, const Body& body) {
