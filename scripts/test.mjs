@@ -148,7 +148,7 @@ const stages = {
   },
 
   async packages() {
-    for (const name of ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"]) {
+    for (const name of ["core", "hotset", "kernels-cuda", "kernels-native", "kernels-wasm", "kernels-webgpu"]) {
       const cwd = join(root, "packages", name);
       await check(`publint: ${name}`, () => must("publint", ["--strict", "--pack", "npm"], { cwd }));
       await check(`are the types wrong: ${name}`, () => must("attw", ["--pack", ".", "--profile", "esm-only"], { cwd }));

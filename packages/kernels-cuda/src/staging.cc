@@ -11,6 +11,8 @@ char* Ring::reserve(Stream& stream, size_t bytes) {
     base_ = static_cast<char*>(memory);
   }
   while (!busy_.empty() && cudaEventQuery(busy_.front().event) == cudaSuccess) retire(stream);
+  // "Not ready" is no error, but CUDA keeps it like one.
+  cudaGetLastError();
   // Segments lie one behind the other, so the oldest one is the next in the way: at first up to the end, then from 0.
   if (next_ + bytes > capacity) {
     while (!busy_.empty() && busy_.front().begin >= next_) retire(stream);

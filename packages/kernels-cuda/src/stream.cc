@@ -161,6 +161,7 @@ Failure Stream::failure(cudaError_t error) {
   cudaGetLastError();
   if (error == cudaErrorMemoryAllocation) return Failure(Failure::memory, text_of(error));
   const cudaError_t state = cudaStreamQuery(handle_);
+  cudaGetLastError();
   if (state == cudaSuccess || state == cudaErrorNotReady) return Failure(Failure::internal, text_of(error));
   set_lost(device_, text_of(error));
   return Failure(Failure::device, text_of(error));

@@ -199,8 +199,12 @@ void Waits::settle(Napi::Env env, Wait& wait) {
   Napi::HandleScope scope(env);
   if (--pending_ == 0) settler_.Unref(env);
   stream_.enter();
-  if (wait.result != cudaSuccess) wait.deferred.Reject(error_of(env, stream_.failure(wait.result)).Value());
-  else wait.deferred.Resolve(result_of(env, wait));
+  try {
+    if (wait.result != cudaSuccess) wait.deferred.Reject(error_of(env, stream_.failure(wait.result)).Value());
+    else wait.deferred.Resolve(result_of(env, wait));
+  } catch (const Napi::Error&) {
+    // A worker that is being ended takes nothing any more.
+  }
   for (const Wait::Target& target : wait.targets) napi_delete_reference(env, target.view);
   give_back(wait);
   if (closing_ && pending_ == 0) end();
