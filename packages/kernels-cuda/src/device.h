@@ -12,6 +12,13 @@ static inline __host__ __device__ int64_t most(int64_t a, int64_t b) { return a 
 static inline __host__ __device__ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline __host__ __device__ int64_t round_up(int64_t value, int64_t to) { return ceil_div(value, to) * to; }
 
+// The smallest that is no less.
+static inline __host__ __device__ int power_of_two_from(int value) {
+  int power = 1;
+  while (power < value) power *= 2;
+  return power;
+}
+
 // Keeps the lowest index of a port that was bad.
 static inline __device__ void fault(Status* status, int port, int64_t index, int32_t value) {
   atomicMin(&status->first[port], (unsigned long long)(index) << 32 | (unsigned long long)(uint32_t(value)));

@@ -19,12 +19,6 @@ constexpr int kColumnVectors = sizeof(T) == 4 ? 2 : 1;
 template <int Heads>
 constexpr int kLaneWidth = Heads == 4 ? 16 : 32;
 
-static inline __host__ __device__ int power_of_two_from(int value) {
-  int power = 1;
-  while (power < value) power *= 2;
-  return power;
-}
-
 // The tokens that a sequence sees; none where its length is out of range.
 struct Seen {
   int64_t first, end;
