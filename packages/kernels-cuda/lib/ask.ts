@@ -40,17 +40,13 @@ function ask(script: string, file: string, device: number, timeout: number): Pro
     windowsHide: true,
   });
   return new Promise((resolve, reject) => {
-    let [output, errors, late] = ["", "", false];
+    let [output, errors] = ["", ""];
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
       output += text;
     });
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
       errors = (errors + text).slice(-2000);
     });
-    const timer = setTimeout(() => {
-      late = true;
-      child.kill("SIGKILL");
-    }, timeout);
     const fail = (received: string, cause?: unknown) =>
       reject(
         new BackendLoadError({
@@ -61,6 +57,14 @@ function ask(script: string, file: string, device: number, timeout: number): Pro
           cause,
         }),
       );
+    const timer = setTimeout(() => {
+      child.kill("SIGKILL");
+      // A process that hangs in the driver cannot even be killed: this one goes on without it.
+      child.unref();
+      child.stdout.destroy();
+      child.stderr.destroy();
+      fail(`no answer within ${timeout / 1e3} s`);
+    }, timeout);
     child.on("error", (cause) => {
       clearTimeout(timer);
       fail(cause.message, cause);
@@ -69,9 +73,8 @@ function ask(script: string, file: string, device: number, timeout: number): Pro
       clearTimeout(timer);
       const line = output.split("\n").find((text) => text.startsWith(marker));
       const answer = line && parsed(line.slice(marker.length));
-      if (late) fail(`no answer within ${timeout / 1e3} s`);
       // A child that answered and then crashed shows that the driver cannot be left safely.
-      else if (signal !== null) fail(`a crash (${signal})${said(errors)}`);
+      if (signal !== null) fail(`a crash (${signal})${said(errors)}`);
       else if (code !== 0 || !answer) fail(`an end with status ${code}${said(errors)}`);
       else resolve(answer);
     });

@@ -1,10 +1,9 @@
 /** The program of the child process: loads the addon, runs a small kernel, and prints what it found. See ask.ts. */
 import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
 import type { Addon } from "./addon.js";
 import { type Answer, marker } from "./ask.js";
 
-export function answer(file: string, device: number): Answer {
+function answer(file: string, device: number): Answer {
   const addon = createRequire(import.meta.url)(file) as Addon;
   const description = addon.describe();
   if (device >= description.devices.length) return { description };
@@ -18,6 +17,5 @@ export function answer(file: string, device: number): Answer {
   }
 }
 
-const [, program, file, device] = process.argv;
-if (program && file && pathToFileURL(program).href === import.meta.url)
-  process.stdout.write(`${marker}${JSON.stringify(answer(file, Number(device)))}\n`);
+const [, , file = "", device] = process.argv;
+process.stdout.write(`${marker}${JSON.stringify(answer(file, Number(device)))}\n`);
