@@ -106,10 +106,10 @@ describe.skipIf(emulated.missing)(`loading${emulated.missing ? ` (${emulated.mis
       if (listed) writeFileSync(join(copy, "manifest.json"), JSON.stringify({ [basename(file)]: entry }));
       return (await refused(() => cuda({ addon: file }))).message;
     };
-    const start = (file: string) => truncateSync(file, 16 << 10);
+    const cut = (file: string) => truncateSync(file, 16 << 10);
 
     it("is refused before it is loaded", async () => {
-      expect(await damaged(start)).toMatch(/hotset-cuda-emulated\.node: expected \d+ bytes but received \d+\. The package is damaged/);
+      expect(await damaged(cut)).toMatch(/hotset-cuda-emulated\.node: expected \d+ bytes but received \d+\. The package is damaged/);
       expect(
         await damaged((file) => {
           const bytes = readFileSync(file);
@@ -122,7 +122,7 @@ describe.skipIf(emulated.missing)(`loading${emulated.missing ? ` (${emulated.mis
     });
 
     it("ends the child at most, where its manifest says that it is whole", async () => {
-      expect(await damaged(start, true)).toMatch(/received (a crash \(SIG\w+\)|an end with status 1: )/);
+      expect(await damaged(cut, true)).toMatch(/received (a crash \(SIG\w+\)|an end with status 1: )/);
       expect(await damaged((file) => writeFileSync(file, "no library"), true)).toMatch(
         /received an end with status 1: .*hotset-cuda-emulated\.node/,
       );
