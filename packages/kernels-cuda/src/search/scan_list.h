@@ -120,6 +120,7 @@ struct ExactList {
   // Bitonic; then cut to k.
   __device__ void sort() const {
     const int n = *count;
+    if (n <= kScanThreads) return sort_few(n);
     int size = 2;
     while (size < n) size *= 2;
     for (int i = n + int(threadIdx.x); i < size; i += kScanThreads) keys[i] = kNoKey;
@@ -135,6 +136,22 @@ struct ExactList {
         __syncthreads();
       }
     }
+    cut(n);
+  }
+
+ private:
+  // Each thread finds the place of its key; no two are equal.
+  __device__ void sort_few(int n) const {
+    const int at = int(threadIdx.x);
+    const unsigned long long key = at < n ? keys[at] : kNoKey;
+    int before = 0;
+    for (int i = 0; i < n && at < n; i++) before += keys[i] < key;
+    __syncthreads();
+    if (at < n) keys[before] = key;
+    __syncthreads();
+    cut(n);
+  }
+  __device__ void cut(int n) const {
     if (threadIdx.x == 0) {
       *count = n < k ? n : k;
       keys[capacity] = n >= k ? keys[k - 1] : kNoKey;

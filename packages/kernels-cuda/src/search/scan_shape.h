@@ -14,9 +14,10 @@ constexpr int64_t kLeastChunkRows = 256;
 struct ScanShape {
   ListSize size;        // of a query's list in a block
   int queries;          // of a block
-  bool panel;
+  int tiles;            // of 8 queries, for panels; 0 where rows are streamed
   int lanes;            // of a row, streamed
   bool whole;           // rows start on 16 bytes
+  bool scaled;          // the parts of queries are f16, which need a scale
   int64_t window;       // queries at a time: the lists of more would be too large
   int64_t chunks, chunk_rows;
   int64_t padded;       // components of a query's parts, for panels
