@@ -269,7 +269,7 @@ cudaError_t launch_body(int64_t blocks, int threads, int64_t shared_bytes, void 
   const std::lock_guard<std::recursive_mutex> lock(one_launch);
   const cudaError_t error = before_launch();
   if (error != cudaSuccess) return error;
-  if (threads < 32 || threads > kMostThreads || threads % 32 || shared_bytes < 0 || shared_bytes > kSharedBytes) return record(cudaErrorInvalidConfiguration);
+  if (threads < 32 || threads > kMostThreads || threads % 32 || shared_bytes < 0 || shared_bytes > most_shared_bytes()) return record(cudaErrorInvalidConfiguration);
   if (!stacks) stacks = static_cast<char*>(std::aligned_alloc(4096, kMostThreads * kStackBytes));
   const size_t bytes = size_t(shared_bytes) + kGuard;
   void* block = nullptr;

@@ -7,6 +7,7 @@
 //   HOTSET_EMULATED_MEMORY=<bytes>     memory of the device (default 8 GiB)
 //   HOTSET_EMULATED_DEVICES=<n>        devices (default 1); -1: an old driver
 //   HOTSET_EMULATED_LOSS=<n>           launches after which the device is lost
+//   HOTSET_EMULATED_MULTIPROCESSORS=<n>, HOTSET_EMULATED_SHARED=<bytes of a block>: other devices (4, 232448)
 //   HOTSET_EMULATED_ORDER=backward     threads of a block take their turns from the last to the first
 #pragma once
 #include <cmath>
@@ -20,6 +21,7 @@
 #define __shared__ static
 #define __constant__ static const
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 
 struct uint3 { unsigned x, y, z; };

@@ -90,6 +90,8 @@ bool on_device(const void* at, size_t bytes) {
 
 }  // namespace
 
+int64_t most_shared_bytes() { return setting("HOTSET_EMULATED_SHARED", 227 << 10); }
+
 cudaError_t record(cudaError_t error) {
   if (error != cudaSuccess) last = error;
   return error;
@@ -125,9 +127,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int device) {
   std::snprintf(out->name, sizeof out->name, "emulated");
   out->totalGlobalMem = capacity();
   out->sharedMemPerBlock = 48 << 10;
-  out->sharedMemPerBlockOptin = kSharedBytes;
+  out->sharedMemPerBlockOptin = size_t(most_shared_bytes());
   out->major = 9;
-  out->multiProcessorCount = 4;
+  out->multiProcessorCount = int(setting("HOTSET_EMULATED_MULTIPROCESSORS", 4));
   out->l2CacheSize = 4 << 20;
   out->memoryBusWidth = 64;
   out->unifiedAddressing = 1;

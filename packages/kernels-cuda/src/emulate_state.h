@@ -4,7 +4,8 @@
 
 namespace hotset::emulated {
 
-constexpr int64_t kSharedBytes = 227 << 10;
+// Of a block.
+int64_t most_shared_bytes();
 
 // Keeps an error for cudaGetLastError, and returns it.
 cudaError_t record(cudaError_t error);
