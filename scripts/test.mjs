@@ -6,6 +6,7 @@
 import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { finished } from "node:stream/promises";
+import { checkDeno, missingForDeno } from "./deno-check.mjs";
 import { has, root, run, stage } from "./lib.mjs";
 import { setup } from "./setup.mjs";
 
@@ -149,6 +150,10 @@ const stages = {
       },
       cmake,
     );
+  },
+
+  async deno() {
+    await check("WebGPU with f16 in Deno on lavapipe", () => checkDeno(), missingForDeno());
   },
 
   async packages() {

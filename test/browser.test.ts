@@ -106,6 +106,31 @@ globalThis.ownPass = async () => {
 };
 `;
 
+/** The example, against the reference over a cache to which the token was appended. */
+const attendPage = `
+import { attendInOwnPass, axes, pageTable } from ${JSON.stringify(join(root, "examples/webgpu-own-pass.js"))};
+import { attention, js } from "@hotset/core";
+
+globalThis.attendOwnPass = async () => {
+  const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+  const waves = (length, step) => Float32Array.from({ length }, (_, i) => Math.sin(i * step));
+  const cache = 4 * 2 * 16 * 64;
+  const given = { queries: waves(256, 1.1), keyPages: waves(cache, 1.7), valuePages: waves(cache, 2.3), token: waves(256, 0.7) };
+  const out = await attendInOwnPass(device, given);
+  const [keyPages, valuePages] = [given.keyPages.slice(), given.valuePages.slice()];
+  for (const head of [0, 1]) {
+    const at = ((2 * 2 + head) * 16 + 7) * 64;
+    keyPages.set(given.token.subarray(head * 64, head * 64 + 64), at);
+    valuePages.set(given.token.subarray(128 + head * 64, 192 + head * 64), at);
+  }
+  const hotset = await createHotset({ backends: [js()] });
+  const wanted = await hotset.call(attention.decode, {
+    ...axes, queries: given.queries, keyPages, valuePages, pageTable, lengths: Int32Array.of(40), backend: "js",
+  });
+  return { length: out.length, apart: Math.max(...out.map((value, i) => Math.abs(value - wanted.out[i]))) };
+};
+`;
+
 describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chromium)", () => {
   let folder: string;
   let server: Server;
@@ -113,7 +138,7 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), "hotset-page-"));
-    writeFileSync(join(folder, "page.mjs"), page + gpuPage);
+    writeFileSync(join(folder, "page.mjs"), page + gpuPage + attendPage);
     await build({
       entryPoints: [join(folder, "page.mjs")],
       bundle: true,
@@ -214,6 +239,12 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
     const { first, auto } = await inPage<{ first: number[]; auto: string }>("/", "ownPass()");
     expect(first).toEqual([100, 200]);
     expect(auto).toBe("js");
+  }, 120_000);
+
+  it("runs the example: attention in a runtime's own pass, behind its own kernel, over its own buffers", async () => {
+    const { length, apart } = await inPage<{ length: number; apart: number }>("/", "attendOwnPass()");
+    expect(length).toBe(256);
+    expect(apart).toBeLessThan(1e-5);
   }, 120_000);
 
   it("searches off the page's thread", async () => {

@@ -11,6 +11,7 @@ import { wasm } from "@hotset/kernels-wasm";
 import { createHotset, type HostBackend, kvCache, search, toF16, toI8Rows } from "hotset";
 import { decodeFigures } from "./figures-decode.js";
 import { scanPeers } from "./index.js";
+import { onnxruntime } from "./peers/onnxruntime.js";
 import type { ScanJob, ScanPeer } from "./peers/peer.js";
 import { interleaved, median, once } from "./timing.js";
 
@@ -148,12 +149,17 @@ async function decodeSteps(): Promise<void> {
   console.error("attention/decode: 32/8 heads x 128, 16384 tokens");
   const backend = native({ threads });
   const aims = { f32: 0.8, f16: 0.55, i8: undefined };
-  const steps = await decodeFigures(backend, 16384);
-  for (const { dtype, ms, share } of steps) {
-    const name = `decode of 16384 tokens, 32/8 heads x 128, ${dtype} cache: share of its nearer limit`;
+  const peer = await onnxruntime(threads);
+  if (typeof peer === "string") tell("not compared", peer);
+  const steps = await decodeFigures(backend, 16384, typeof peer === "string" ? undefined : peer);
+  for (const { dtype, ms, share, error, peerMs } of steps) {
+    const name = `decode of 16384 tokens, 32/8 heads x 128, ${dtype} cache`;
     const aim = aims[dtype];
-    if (aim === undefined) tell(name, `${(100 * share).toFixed(0)} % (${ms.toFixed(2)} ms)`);
-    else note(name, share, aim, "%");
+    if (aim === undefined) tell(`${name}: share of its nearer limit`, `${(100 * share).toFixed(0)} % (${ms.toFixed(2)} ms)`);
+    else note(`${name}: share of its nearer limit`, share, aim, "%");
+    figures.push({ name: `${name}: relative error`, reached: error.toExponential(1), aim: "under 1.0e-3", met: error < 1e-3 });
+    if (peerMs && typeof peer !== "string")
+      note(`${name}: over ${peer.name} ${peer.version} (${peer.settings})`, peerMs / ms, dtype === "f32" ? 4 : 6, "x");
   }
   const [, half, byte] = steps;
   if (half && byte) note("the same: i8 cache over f16 cache", half.ms / byte.ms, 1, "x");

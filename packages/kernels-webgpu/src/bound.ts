@@ -6,10 +6,12 @@ import {
   type DeviceRecorder,
   type Fault,
   HotsetError,
+  type Op,
   Params,
   type Readback,
 } from "@hotset/core/backend";
 import type { Check, WebgpuDevice } from "./device.js";
+import { FaultHead } from "./faults.js";
 import { bindingAlign, roundUp, usage } from "./flags.js";
 import type { WebgpuMemory } from "./memory.js";
 import type { Arrangement, Launch, Pass, Program } from "./program.js";
@@ -29,6 +31,9 @@ export class WebgpuStep implements DeviceBoundKernel {
   readonly #params: Params;
   readonly #axes: Record<string, number>;
   readonly #scratch: Record<string, GPUBuffer> = {};
+  readonly #op: Op;
+  /** Where the kernel notes bad indices, if it has index ports. */
+  readonly #faults: FaultHead | undefined;
   /** A slot a launch: the op's parameters, then the launch's own words. */
   #uniforms: GPUBuffer | undefined;
   #recorded: readonly Recorded[] = [];
@@ -40,12 +45,14 @@ export class WebgpuStep implements DeviceBoundKernel {
   constructor(owner: WebgpuDevice, program: Program, { op, axes, variant, tensors, pitch, scalars }: DeviceBinding) {
     this.#owner = owner;
     this.#program = program;
+    this.#op = op;
     this.#arrangement = program.arrange(pitch);
     this.#tensors = tensors as Readonly<Record<string, WebgpuMemory>>;
     this.#params = new Params(op, "wgsl").fill(axes, variant, pitch, scalars);
     this.#axes = { ...axes };
     this.#checks = Object.values(this.#tensors).map(({ check }) => check);
     const { maxBufferSize } = owner.facts;
+    const { faults } = program;
     for (const [name, bytes] of Object.entries(this.#arrangement.scratch)) {
       if (bytes > maxBufferSize)
         throw new HotsetError("memory", {
@@ -54,8 +61,16 @@ export class WebgpuStep implements DeviceBoundKernel {
           received: `${bytes}`,
           hint: "Plan smaller axes.",
         });
-      const { result, check } = owner.checked("out-of-memory", () => owner.pool.take(bytes, usage.storage));
+      const { result, check } = owner.checked("out-of-memory", () =>
+        owner.pool.take(bytes, name === faults?.scratch ? usage.storage | usage.copySource | usage.copyTarget : usage.storage),
+      );
       this.#scratch[name] = result;
+      this.#checks.push(check);
+    }
+    if (faults) {
+      const head = this.#scratch[faults.scratch] as GPUBuffer;
+      const { result, check } = owner.checked("validation", () => new FaultHead(owner, head, faults.ports));
+      this.#faults = result;
       this.#checks.push(check);
     }
   }
@@ -93,8 +108,13 @@ export class WebgpuStep implements DeviceBoundKernel {
   async finish(readbacks: readonly Readback[]): Promise<Fault | undefined> {
     const checks = this.#checks;
     this.#checks = [];
-    await this.#owner.wait(checks, readbacks);
-    return undefined;
+    if (!this.#faults) {
+      await this.#owner.wait(checks, readbacks);
+      return undefined;
+    }
+    const head = this.#faults.readback();
+    await this.#owner.wait(checks, [head, ...readbacks]);
+    return this.#faults.first(this.#op, head.target, this.#tensors);
   }
 
   async time(): Promise<number | undefined> {

@@ -9,6 +9,11 @@ import type { DeviceFacts, Tunables } from "./program.js";
 /** Bytes that one wait brings back at most: a download of more goes in parts. */
 const stagingBytes = 64 << 20;
 
+/** What a wait brings back; cleared once it is copied, if it says so. */
+export interface DeviceReadback extends Readback {
+  readonly clear?: boolean;
+}
+
 /** An error that WebGPU reports later, or nothing. */
 export type Check = Promise<HotsetError | undefined>;
 
@@ -94,7 +99,7 @@ export class WebgpuDevice {
   }
 
   /** Waits for what is queued and brings memory to the host. Throws the first error of the checks, or the loss of the device. */
-  async wait(checks: readonly Check[], readbacks: readonly Readback[]): Promise<void> {
+  async wait(checks: readonly Check[], readbacks: readonly DeviceReadback[]): Promise<void> {
     this.live("webgpu: done");
     const work = readbacks.length ? this.#download(readbacks) : this.device.queue.onSubmittedWorkDone();
     // A failed run must not be taken for its output, whichever is told first.
@@ -107,10 +112,10 @@ export class WebgpuDevice {
     if (failed) throw failed instanceof HotsetError ? failed : asHotsetError(failed, "internal");
   }
 
-  async #download(readbacks: readonly Readback[]): Promise<void> {
+  async #download(readbacks: readonly DeviceReadback[]): Promise<void> {
     let pieces: Piece[] = [];
     let size = 0;
-    for (const { memory, target } of readbacks) {
+    for (const { memory, target, clear = false } of readbacks) {
       const source = memory as WebgpuMemory;
       for (let at = 0; at < target.length; at += stagingBytes) {
         const part = target.subarray(at, at + stagingBytes);
@@ -119,7 +124,7 @@ export class WebgpuDevice {
           pieces = [];
           size = 0;
         }
-        pieces.push({ buffer: source.buffer, from: source.offset + at, at: size, target: part });
+        pieces.push({ buffer: source.buffer, from: source.offset + at, at: size, target: part, clear });
         size += roundUp(part.length, 16);
       }
     }
@@ -131,7 +136,11 @@ export class WebgpuDevice {
     const staging = this.pool.take(size, usage.mapRead | usage.copyTarget);
     const { check } = this.checked("validation", () => {
       const encoder = this.device.createCommandEncoder();
-      for (const { buffer, from, at, target } of pieces) encoder.copyBufferToBuffer(buffer, from, staging, at, roundUp(target.length, 4));
+      for (const { buffer, from, at, target, clear } of pieces) {
+        const bytes = roundUp(target.length, 4);
+        encoder.copyBufferToBuffer(buffer, from, staging, at, bytes);
+        if (clear) encoder.clearBuffer(buffer, from, bytes);
+      }
       this.device.queue.submit([encoder.finish()]);
     });
     try {
@@ -160,6 +169,7 @@ interface Piece {
   readonly from: number;
   readonly at: number;
   readonly target: Uint8Array;
+  readonly clear: boolean;
 }
 
 const settled = (work: Promise<unknown>): Promise<Error | undefined> =>

@@ -18,6 +18,7 @@ import {
 } from "@hotset/core/backend";
 import { WebgpuStep } from "./bound.js";
 import { WebgpuDevice } from "./device.js";
+import { fetchPass } from "./faults.js";
 import { describeAdapter, type Found, findDevice, tunablesOf, usedFeatures, type WebgpuSettings } from "./find.js";
 import { bindingAlign, usage } from "./flags.js";
 import { kernels } from "./kernels.js";
@@ -106,7 +107,7 @@ export class WebgpuBackend implements DeviceBackend {
 
 class WebgpuKernel implements DeviceKernel {
   readonly name: string;
-  /** Lists are sorted by (score, row) and merged in order; sums are in column order. */
+  /** Lists and states are merged in order; sums are in column order. */
   readonly deterministic = true;
   readonly #device: WebgpuDevice;
   readonly #program: Program;
@@ -118,7 +119,9 @@ class WebgpuKernel implements DeviceKernel {
   }
 
   async prepare(): Promise<void> {
-    await Promise.all(Object.values(this.#program.passes).map((pass) => this.#device.pipelines.prepare(pass)));
+    const { passes, faults } = this.#program;
+    const wanted = [...Object.values(passes), ...(faults ? [fetchPass] : [])];
+    await Promise.all(wanted.map((pass) => this.#device.pipelines.prepare(pass)));
   }
 
   bind(binding: DeviceBinding): DeviceBoundKernel {

@@ -39,7 +39,7 @@ export class Pipelines {
     owner.live("webgpu: compile");
     const { device } = owner;
     const name = pass.pieces.at(-1) as string;
-    const code = compose(pass.pieces, new Set(pass.flags));
+    const code = compose(pass.pieces, new Set(pass.flags), pass.constants);
     let module = this.#modules.get(code);
     if (!module) {
       module = device.createShaderModule({ code, label: `${name} ${pass.flags.join(" ")}` });
@@ -49,7 +49,7 @@ export class Pipelines {
       const pipeline = await device.createComputePipelineAsync({
         label: `${name} ${pass.entry}`,
         layout: "auto",
-        compute: { module, entryPoint: pass.entry, constants: { ...pass.constants } },
+        compute: { module, entryPoint: pass.entry },
       });
       this.#ready.set(key, pipeline);
     } catch (cause) {

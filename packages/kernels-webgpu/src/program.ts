@@ -25,7 +25,7 @@ export interface Tunables {
   readonly bindingBytes: number;
 }
 
-/** A compute pipeline: the entry point of a composed module, specialised by override constants. */
+/** A compute pipeline: the entry point of a composed module, specialised by the values of its override constants. */
 export interface Pass {
   readonly pieces: readonly string[];
   readonly flags: readonly string[];
@@ -51,10 +51,18 @@ export interface Launch {
   readonly scratch?: Readonly<Record<string, string>>;
 }
 
+/** Where kernels note bad indices: word i of the head (`faultBytes`) of a scratch buffer is ports[i]'s, see faults.ts. */
+export interface FaultPorts {
+  readonly scratch: string;
+  /** In the order in which the reference reports them. */
+  readonly ports: readonly string[];
+}
+
 /** A kernel for one plan. */
 export interface Program {
   readonly name: string;
   readonly passes: Readonly<Record<string, Pass>>;
+  readonly faults?: FaultPorts;
   /** Fits it to the row pitches of a step. Throws HotsetError where they cannot be bound. */
   arrange(pitch: Readonly<Record<string, number>>): Arrangement;
 }

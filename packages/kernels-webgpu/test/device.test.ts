@@ -1,5 +1,5 @@
 /** What is peculiar to this backend, on a real queue: residency, the application's own device, its loss, and bad input. */
-import { createHotset, type Hotset, HotsetError, js, search } from "@hotset/core";
+import { attention, createHotset, type Hotset, HotsetError, js, search } from "@hotset/core";
 import { suiteOf } from "@hotset/core/testing/cases";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { swiftshader, without } from "../../../test/support/missing.js";
@@ -238,8 +238,20 @@ describe.skipIf(without(swiftshader !== undefined))("webgpu on SwiftShader (need
           (reason: HotsetError) => reason,
         );
       }
-      for (const memory of held) memory.release();
       expect([error?.code, error?.where]).toEqual(["memory", "webgpu memory"]);
+      // A cache as large as what was just refused, and a step over it.
+      const pages = Math.floor(backend.gpuDevice.limits.maxBufferSize / 4 / 4096);
+      const cache = { batch: 1, queryHeads: 1, kvHeads: 1, headDim: 4096, valueDim: 1, pages, pageSize: 1, maxPages: 1 };
+      const bound = await hotset.plan(attention.decode, cache, { keyPages: "f32" }, { backend: "webgpu" });
+      const keyPages = bound.alloc("keyPages");
+      const small = (["queries", "valuePages", "pageTable", "lengths"] as const).map((name) => [name, bound.alloc(name)] as const);
+      const step = bound.bind({ ...Object.fromEntries(small), keyPages } as never, { out: bound.alloc("out"), lse: bound.alloc("lse") });
+      step.run();
+      expect((await refused(() => step.done())).code).toBe("memory");
+      step.dispose();
+      keyPages.dispose();
+      for (const [, tensor] of small) tensor.dispose();
+      for (const memory of held) memory.release();
       expect(firstOf((await hotset.call(search.scan, { queries, rows, dim: 12, k: 5, backend: "webgpu" })).ids)).toEqual(expected);
     });
   });

@@ -1,6 +1,6 @@
 /** Every shader on Dawn's null device: it computes nothing, but compiles WGSL with f16 and subgroups, and holds to the limits. */
 import { existsSync } from "node:fs";
-import { variantKey, variants } from "@hotset/core/backend";
+import { type AnyAxes, variantKey, variants } from "@hotset/core/backend";
 import { ops } from "@hotset/core/ops";
 import { afterAll, describe, expect, it } from "vitest";
 import { create } from "webgpu";
@@ -16,6 +16,23 @@ afterAll(() => {
   none.dispose();
 });
 
+const cache = { batch: 2, kvHeads: 2, pages: 500, pageSize: 16, maxPages: 100 };
+/** One of each tile, and of each way to load rows. */
+const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
+  "search/scan": [
+    { k: 10, batch: 1, count: 5000, dim: 96 },
+    { k: 100, batch: 100, count: 5000, dim: 96 },
+    { k: 1024, batch: 3, count: 5000, dim: 96 },
+  ],
+  "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
+  "attention/decode": [
+    ...[2, 4, 8, 16, 64].map((queryHeads) => ({ ...cache, queryHeads, headDim: 128, valueDim: 128 })),
+    { ...cache, queryHeads: 8, headDim: 13, valueDim: 64 },
+    { ...cache, queryHeads: 8, headDim: 64, valueDim: 31 },
+    { ...cache, queryHeads: 2, headDim: 4095, valueDim: 4095 },
+  ],
+};
+
 describe("every kernel compiles within WebGPU's least limits", () => {
   it("on a device with exactly those", () => {
     const { limits } = all.gpuDevice;
@@ -29,12 +46,8 @@ describe("every kernel compiles within WebGPU's least limits", () => {
     for (const variant of variants(op)) {
       it(`${op.id} | ${variantKey(op, variant)}`, async () => {
         for (const backend of [all, none]) {
-          for (const { k, batch } of [
-            { k: 10, batch: 1 },
-            { k: 100, batch: 100 },
-            { k: 1024, batch: 3 },
-          ]) {
-            const kernel = backend.kernel({ op, axes: { batch, count: 5000, dim: 96, k }, variant });
+          for (const axes of shapes[op.id] as readonly AnyAxes[]) {
+            const kernel = backend.kernel({ op, axes, variant });
             if (typeof kernel === "string") throw new Error(kernel);
             await kernel.prepare();
           }
@@ -117,6 +130,38 @@ describe("windows", () => {
     }
     expect([...queries].every((offset) => offset % 256 === 0)).toBe(true);
     expect(queries.size).toBeGreaterThan(1);
+  });
+
+  it("split pages beyond one binding at multiples of 256 bytes, each page once, with states of their own", () => {
+    const op = ops.find(({ id }) => id === "attention/decode") as (typeof ops)[number];
+    const axes = { batch: 40, queryHeads: 32, kvHeads: 8, headDim: 100, valueDim: 36, pages: 50_001, pageSize: 9, maxPages: 500 };
+    const launch = (bytes: number) => {
+      const limited = { ...facts, maxStorageBufferBindingSize: bytes };
+      return (kernels["attention/decode"] as ProgramOf)({ op, axes, variant: { keyPages: "i8", sinks: false } }, limited);
+    };
+    const { scratch, launches } = (launch(64 << 20) as Program).arrange({});
+    expect(scratch.states).toBeLessThanOrEqual(64 << 20);
+    const seen = new Map<number, number>();
+    for (const { pass, words, workgroups, ranges } of launches(axes)) {
+      const [first, held, page, pages, parts, state, states] = words as [number, number, number, number, number, number, number];
+      expect(Math.max(...workgroups)).toBeLessThanOrEqual(65535);
+      if (pass === "finish") {
+        for (let b = first; b < first + held; b++) expect(seen.get(b)).toBe(axes.pages);
+        continue;
+      }
+      for (const { offset, bytes } of Object.values(ranges ?? {})) {
+        expect(offset % 256).toBe(0);
+        expect(bytes).toBeLessThanOrEqual(64 << 20);
+      }
+      expect(ranges?.keyPages?.offset).toBe(page * 8 * 9 * 100);
+      expect(state + parts).toBeLessThanOrEqual(states);
+      for (let b = first; b < first + held; b++) {
+        expect(seen.get(b) ?? 0).toBe(page);
+        seen.set(b, page + pages);
+      }
+    }
+    expect(seen.size).toBe(40);
+    expect(launch(256 << 10)).toMatch(/more than one binding of this device/);
   });
 
   it("refuse rows that no binding holds", () => {

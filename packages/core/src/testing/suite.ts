@@ -33,7 +33,7 @@ export interface Suite {
 }
 
 /** Work of a case that a device drawn by the CPU is given: some 0.1 GFLOP/s and a slow barrier. */
-export const softwareLimit = { flops: 400_000, results: 10_000 } as const;
+export const softwareLimit = { flops: 400_000, results: 6_000 } as const;
 
 function tooLarge(backend: Backend, op: Op, { axes }: Case, variant: AnyVariant): boolean {
   if (!isDevice(backend) || !backend.device.software) return false;

@@ -49,6 +49,8 @@ function bound(terms: QueryTerms, length: f64, rounding: f64, metric: u32, dim: 
     terms.error_constant = <f32>(lost + (metric == SEARCH_SCAN_METRIC_L2 ? terms.square * unit : 0));
   }
   if (!isFinite(terms.square)) terms.error_constant = Infinity;
+  // The norm of an i8 row is at most 128 sqrt(dim) times its scale: loose by a factor of 2, enough beside 16-bit queries.
+  terms.scaled_factor = <f32>(<f64>terms.error_factor * 128 * Math.sqrt(<f64>dim) * (1 + 2 * unit));
 }
 // 2^-140
 const LOST: f64 = reinterpret<f64>(0x3730000000000000);

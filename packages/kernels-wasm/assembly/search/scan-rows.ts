@@ -31,6 +31,8 @@ export class RowBlock {
   /** Rows of each place; what is left over comes last. */
   private run: u32;
   private place: u32;
+  /** The largest magnitude of the range's scales, where only scales tell i8 rows apart. */
+  largest_scale: f32;
 
   /** Begins at a range of rows. */
   open(first: u32, end: u32): void {
@@ -107,9 +109,6 @@ export class RowBlock {
   }
   squares(): usize {
     return changetype<usize>(this) + 64 + 2 * LINE;
-  }
-  fill_squares(square: f32): void {
-    for (let i: usize = 0; i < LINE; i += 16) v128.store(this.squares() + i, f32x4.splat(square));
   }
   /** Then terms, norms and errors, LINE apart. */
   factors(): usize {
@@ -194,11 +193,70 @@ export function keep_rows(
   for (let i = from; i < to; i += 4, dots += 16, at += 16) {
     const score = simd.madd(f32x4.mul(v128.load(dots), scale), v128.load(at), v128.load(at, LINE));
     const error = f32x4.add(simd.madd(v128.load(at, 2 * LINE), query_factor, v128.load(at, 3 * LINE)), query_constant);
-    // A NaN passes, and so does -Inf: a sum may have overflowed on the way to a finite score.
-    const below = v128.and(f32x4.lt(f32x4.add(score, error), threshold), f32x4.gt(score, f32x4.splat(-Infinity)));
+    const below = bounds.below(score, error, threshold);
     if (i32x4.all_true(below)) continue;
     push_lanes(scan, block, i, score, error, below, query, terms, reservoir);
     threshold = f32x4.splat(reservoir.threshold);
+  }
+}
+
+/** The largest magnitude of the scales of a range of rows; NaN where there is one. */
+export function largest_scale(scales: usize, first: u32, end: u32): f32 {
+  let largest = i32x4.splat(0);
+  let row = first;
+  for (; row + 4 <= end; row += 4) largest = magnitudes.larger(largest, v128.load(scales + row * 4));
+  for (; row < end; row++) largest = magnitudes.larger(largest, v128.load32_splat(scales + row * 4));
+  return magnitudes.largest(largest);
+}
+
+/**
+ * The same for all i8 rows of a block by inner product: the scale of a row is all there is to know of it, and most
+ * blocks are passed over for the largest scale of their range. Scales met row by row cost a third of the time of a scan.
+ */
+export function keep_scaled(scan: Scan, block: RowBlock, dots: usize, query: u32, terms: QueryTerms, reservoir: Reservoir): void {
+  if (terms.dead || none_passes(block, dots, terms, reservoir.threshold)) return;
+  const scales = scan.params.row_scale;
+  const query_factor = v128.load32_splat(changetype<usize>(terms), offsetof<QueryTerms>("scaled_factor"));
+  const query_constant = v128.load32_splat(changetype<usize>(terms), offsetof<QueryTerms>("error_constant"));
+  const query_scale = v128.load32_splat(changetype<usize>(terms), offsetof<QueryTerms>("scale"));
+  let threshold = f32x4.splat(reservoir.threshold);
+  let numbers = block.numbers();
+  for (let i: u32 = 0, n = block.n; i < n; i += 4, dots += 16, numbers += 16) {
+    const scale = row_scales(scales, numbers);
+    const score = f32x4.mul(f32x4.mul(v128.load(dots), query_scale), scale);
+    const error = simd.madd(f32x4.abs(scale), query_factor, query_constant);
+    const below = bounds.below(score, error, threshold);
+    if (i32x4.all_true(below)) continue;
+    push_lanes(scan, block, i, score, error, below, query, terms, reservoir);
+    threshold = f32x4.splat(reservoir.threshold);
+  }
+}
+
+/** Whether no row can, were every scale the largest. Dot products are numbers; a scale that is not lets all pass. */
+function none_passes(block: RowBlock, dots: usize, terms: QueryTerms, threshold: f32): bool {
+  let largest = i32x4.splat(0);
+  for (const end = dots + block.n * 4; dots < end; dots += 16) largest = magnitudes.larger(largest, v128.load(dots));
+  const bound = (magnitudes.largest(largest) * terms.scale + terms.scaled_factor) * block.largest_scale + terms.error_constant;
+  return bound * ROUNDED < threshold;
+}
+// 1 + 2^-20: the roundings of the bound.
+const ROUNDED: f32 = reinterpret<f32>(0x3f800008);
+
+/** Magnitudes in the order of their bits, where a NaN is the largest; a maximum of floats takes wasm seven instructions. */
+class magnitudes {
+  @inline static larger(largest: v128, x: v128): v128 {
+    return i32x4.max_s(largest, f32x4.abs(x));
+  }
+  @inline static largest(lanes: v128): f32 {
+    const two = i32x4.max_s(lanes, v128.shuffle<i64>(lanes, lanes, 1, 0));
+    return reinterpret<f32>(max(i32x4.extract_lane(two, 0), i32x4.extract_lane(two, 1)));
+  }
+}
+
+class bounds {
+  /** Lanes that cannot pass. A NaN passes, and so does -Inf: a sum may have overflowed on the way to a finite score. */
+  @inline static below(score: v128, error: v128, threshold: v128): v128 {
+    return v128.and(f32x4.lt(f32x4.add(score, error), threshold), f32x4.gt(score, f32x4.splat(-Infinity)));
   }
 }
 

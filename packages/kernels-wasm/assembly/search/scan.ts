@@ -13,7 +13,7 @@ import { score_of_key } from "./scan-canonical";
 import { PANEL_ROWS, pack_panel, panel_tile, QUERY_TILE } from "./scan-panel";
 import { clear_last_tile, prepare_query } from "./scan-query";
 import { merge_exact, Reservoir, raise_threshold, resolve_rows, sort_keys } from "./scan-reservoir";
-import { keep_rows, RowBlock, row_terms } from "./scan-rows";
+import { keep_rows, keep_scaled, largest_scale, RowBlock, row_terms } from "./scan-rows";
 import { QueryTerms, Scan, scan_of } from "./scan-shape";
 import { DOTS_PITCH, stream } from "./scan-stream";
 
@@ -87,15 +87,15 @@ function scan_stream<T>(scan: Scan, block: u32, row: u32, end: u32): void {
   const queries = scan.queries(block);
   const pitch = scan.query_length * simd.query_bytes<T>();
   const rows = scan.rows();
-  // The norms of i8 rows have a bound that costs nothing and is loose by a factor of 2: enough beside 16-bit queries.
-  const squares = !(scan.integers && params.metric == SEARCH_SCAN_METRIC_IP);
-  if (!squares) rows.fill_squares(<f32>params.dim * 16384);
+  const scaled = scan.integers && params.metric == SEARCH_SCAN_METRIC_IP;
+  // Rows that a filter leaves out may be most: their scales are not worth reading.
+  if (scaled) rows.largest_scale = params.filter == 0 ? largest_scale(params.row_scale, row, end) : Infinity;
   rows.open(row, end);
   while (rows.next(params, sizeof<T>())) {
     for (let q: u32 = 0; q < n; q += STREAM_TILE) {
-      stream<T>(scan, rows, queries + q * pitch, min(STREAM_TILE, n - q), squares && q == 0);
-      if (q == 0) row_terms(params, rows, 0, rows.n);
-      keep_tile(scan, rows, 0, rows.n, first, q, n, DOTS_PITCH);
+      stream<T>(scan, rows, queries + q * pitch, min(STREAM_TILE, n - q), !scaled && q == 0);
+      if (!scaled && q == 0) row_terms(params, rows, 0, rows.n);
+      keep_tile(scan, rows, 0, rows.n, first, q, n, DOTS_PITCH, scaled);
     }
   }
 }
@@ -116,20 +116,21 @@ function scan_panels<T>(scan: Scan, block: u32, row: u32, end: u32): void {
       row_terms(params, rows, r, r + PANEL_ROWS);
       for (let q: u32 = 0; q < n; q += QUERY_TILE) {
         panel_tile<T>(panel, queries + q * pitch, params.dim, dots);
-        keep_tile(scan, rows, r, min(r + PANEL_ROWS, rows.n), first, q, n, PANEL_ROWS * 4);
+        keep_tile(scan, rows, r, min(r + PANEL_ROWS, rows.n), first, q, n, PANEL_ROWS * 4, false);
       }
     }
   }
 }
 
-/** Keeps rows from..to for up to four queries from `q` on, of the n from `first` on. */
-function keep_tile(scan: Scan, rows: RowBlock, from: u32, to: u32, first: u32, q: u32, n: u32, pitch: usize): void {
+/** Keeps rows from..to (all of them where they are `scaled`) for up to four queries from `q` on, of the n from `first` on. */
+function keep_tile(scan: Scan, rows: RowBlock, from: u32, to: u32, first: u32, q: u32, n: u32, pitch: usize, scaled: bool): void {
   const reservoir_bytes = <usize>scan.reservoir_bytes;
   let dots = scan.dots();
   let terms = changetype<usize>(scan.terms(first + q));
   let reservoir = changetype<usize>(scan.reservoir_at(scan.slot, (scan.split ? first : 0) + q));
   for (const end = min(q + 4, n); q < end; q++) {
-    keep_rows(scan, rows, from, to, dots, first + q, changetype<QueryTerms>(terms), changetype<Reservoir>(reservoir));
+    if (scaled) keep_scaled(scan, rows, dots, first + q, changetype<QueryTerms>(terms), changetype<Reservoir>(reservoir));
+    else keep_rows(scan, rows, from, to, dots, first + q, changetype<QueryTerms>(terms), changetype<Reservoir>(reservoir));
     dots += pitch;
     terms += offsetof<QueryTerms>();
     reservoir += reservoir_bytes;

@@ -37,7 +37,7 @@ struct Uniforms {
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
 @group(0) @binding(1) var<storage, read> queries: array<u32>;
-@group(0) @binding(2) var<storage, read> rows: array<u32>;
+@group(0) @binding(2) var<storage, read> rows: array<Word>;
 // #if scaled
 @group(0) @binding(3) var<storage, read> row_scale: array<f32>;
 // #end
@@ -202,7 +202,7 @@ fn stage_rows(base: u32, end: u32, column: u32, thread: u32) {
     let c = i % column_tile;
     let element = (base + r) * uniforms.params.rows_pitch + column + c;
     let there = base + r < end && column + c < dim;
-    var word = 0u;
+    var word = Word();
     if (there) {
       word = rows[element / values_per_word];
     }

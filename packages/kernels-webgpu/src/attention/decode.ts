@@ -1,0 +1,183 @@
+/** attention/decode: parts of sequences, windows of pages and batches of states for attention/decode.wgsl. */
+import { type AnyAxes, type DType, dtypes, type KernelRequest } from "@hotset/core/backend";
+import { faultBytes } from "../faults.js";
+import type { Arrangement, DeviceFacts, Launch, Pass, Program } from "../program.js";
+import { joinColumns } from "./merge.js";
+
+type Axes = Record<"batch" | "queryHeads" | "kvHeads" | "headDim" | "valueDim" | "pages" | "pageSize" | "maxPages", number>;
+
+/** Workgroups of one sequence that keep a large device busy: more parts only make more states to join. */
+const wantedGroups = 1024;
+/** Query heads that one workgroup keeps in registers. */
+const mostHeads = 8;
+/** Threads from which on loads are unrolled: a driver that computes on the CPU would only compile longer. */
+const gpuThreads = 64;
+/** Bytes of states that are worth a launch of their own. */
+const stateBytes = 64 << 20;
+
+export function decode({ axes, variant }: KernelRequest, facts: DeviceFacts): Program | string {
+  const sizes = axes as Axes;
+  const dtype = variant.keyPages as DType;
+  const bytes = dtypes[dtype].storage.BYTES_PER_ELEMENT;
+  const { queryHeads, kvHeads, headDim, valueDim } = sizes;
+  const half = dtype === "f16" && facts.features.has("shader-f16");
+  const tile = tileOf(queryHeads / kvHeads, 4 / bytes, facts);
+  if (typeof tile === "string") return tile;
+  const layout = layoutOf(sizes, bytes, tile, facts);
+  if (typeof layout === "string") return layout;
+
+  const flags = [`values_${dtype}`, `lanes_${tile.lanes}`];
+  if (dtype === "i8") flags.push("scaled");
+  if (half) flags.push("shader_f16");
+  if (facts.features.has("subgroups")) flags.push("subgroups");
+  if ((headDim * bytes) % (half ? 8 : 16) === 0) flags.push("wide_keys");
+  if (valueDim % 4 === 0) flags.push("wide_values", ...(tile.threads >= gpuThreads ? ["unrolled"] : []));
+  const shared = ["gen/params", "lib/float", "lib/lanes", "attention/decode-states"];
+  const attend: Pass = {
+    pieces: [...shared, "lib/values", "lib/words", "attention/decode-cache", "attention/decode"],
+    flags,
+    entry: "attend",
+    constants: { workgroup_threads: tile.threads, stage_words: tile.stageWords, head_blocks: tile.blocks },
+    bindings: {
+      ...{ uniforms: 0, queries: 1, keyPages: 2, valuePages: 3 },
+      ...(dtype === "i8" ? { keyScale: 4, valueScale: 5 } : {}),
+      ...{ pageTable: 6, lengths: 7, states: 8 },
+    },
+  };
+  const finish: Pass = {
+    pieces: [...shared, "lib/join", "attention/decode-finish"],
+    flags: ["lanes_1", ...(variant.sinks ? ["sinks"] : [])],
+    entry: "finish",
+    constants: { workgroup_threads: facts.tunables.threads, join_columns: joinColumns(facts.tunables.threads) },
+    bindings: { uniforms: 0, states: 1, ...(variant.sinks ? { sinks: 2 } : {}), out: 3, lse: 4 },
+  };
+  return {
+    name: "parts",
+    passes: { attend, finish },
+    faults: { scratch: "states", ports: ["pageTable", "lengths"] },
+    arrange: () => arrange(sizes, bytes, layout, facts),
+  };
+}
+
+interface Tile {
+  readonly threads: number;
+  readonly stageWords: number;
+  /** Heads of a Lane, Lanes of a workgroup. */
+  readonly lanes: 1 | 2 | 4;
+  readonly blocks: number;
+}
+
+/** As many tokens and words of a key at once as fit. */
+function tileOf(groupHeads: number, perWord: number, { maxComputeWorkgroupStorageSize: room, tunables }: DeviceFacts): Tile | string {
+  const lanes = groupHeads >= 3 ? 4 : groupHeads === 2 ? 2 : 1;
+  const blocks = groupHeads > 4 ? mostHeads / 4 : 1;
+  // WGSL aligns each variable to 16 bytes at most.
+  const laneBytes = 4 * lanes * blocks;
+  for (let { threads } = tunables; threads >= 16; threads /= 2) {
+    for (const stageWords of [16, 8, 4].filter((words) => words <= tunables.columns)) {
+      const keys = 4 * threads * (stageWords + 1);
+      const queries = stageWords * perWord * laneBytes;
+      const shared = keys + queries + threads * (laneBytes + 4 + 16 * blocks * Math.max(lanes / 2, 2)) + laneBytes + 4;
+      if (shared + 96 <= room) return { threads, stageWords, lanes, blocks };
+    }
+  }
+  return `its tiles do not fit ${room} bytes of workgroup memory`;
+}
+
+interface Layout {
+  /** Pages that one binding holds, and how many windows of them there are. */
+  readonly pageWindow: number;
+  readonly windows: number;
+  /** Workgroups of a sequence and window along the context; by heads of a group; by columns of values. */
+  readonly parts: number;
+  readonly headParts: number;
+  readonly columnParts: number;
+  readonly fours: number;
+  /** Sequences of a launch. */
+  readonly sequences: number;
+}
+
+/** Nothing here but `sequences` depends on the batch, so that a sequence gives the same bits alone. */
+function layoutOf(axes: Axes, bytes: number, tile: Tile, facts: DeviceFacts): Layout | string {
+  const { batch, queryHeads, kvHeads, headDim, valueDim, pages, pageSize, maxPages } = axes;
+  const { maxStorageBufferBindingSize: limit, maxComputeWorkgroupsPerDimension: most } = facts;
+  const whole = { queries: 4 * batch * queryHeads * headDim, out: 4 * batch * queryHeads * valueDim, pageTable: 4 * batch * maxPages };
+  for (const [name, size] of Object.entries(whole))
+    if (size > limit) return `${name} takes ${size} bytes, more than one binding of this device (${limit})`;
+
+  const slots = kvHeads * pageSize;
+  const pageBytes = [slots * headDim * bytes, slots * valueDim * bytes, ...(bytes === 1 ? [4 * slots] : [])];
+  const largest = Math.max(...pageBytes);
+  // Pages of a window start on 256 bytes in every tensor.
+  const align = Math.max(...pageBytes.map((size) => 256 / greatestDivisor(256, size)));
+  const pageWindow = largest * pages <= limit ? pages : Math.floor(limit / largest / align) * align;
+  if (pageWindow === 0) return `${align} pages take ${align * largest} bytes, more than one binding of this device (${limit})`;
+  const windows = Math.ceil(pages / pageWindow);
+
+  const headParts = Math.ceil(queryHeads / kvHeads / (tile.lanes * tile.blocks));
+  const columns = Math.ceil(valueDim / 4);
+  const columnParts = Math.ceil(columns / tile.threads);
+  const fours = Math.ceil(columns / columnParts);
+  const groups = kvHeads * headParts * columnParts;
+  const perState = 4 * queryHeads * windows * (2 + valueDim);
+  const parts = Math.min(
+    Math.ceil((maxPages * pageSize) / tile.threads),
+    Math.ceil(wantedGroups / groups),
+    Math.floor((limit - faultBytes) / perState),
+    most,
+  );
+  const sequences = Math.min(Math.floor(Math.min(stateBytes, limit - faultBytes) / (parts * perState)) || 1, Math.floor(most / groups));
+  if (parts < 1 || sequences < 1)
+    return `${queryHeads} query heads of ${valueDim} columns need more workgroups or scratch than this device has`;
+  return { pageWindow, windows, parts, headParts, columnParts, fours, sequences };
+}
+
+function arrange(axes: Axes, bytes: number, layout: Layout, facts: DeviceFacts): Arrangement {
+  const { batch, queryHeads, kvHeads, headDim, valueDim, pages, pageSize } = axes;
+  const { pageWindow, windows, parts, headParts, columnParts, fours, sequences } = layout;
+  const { threads } = facts.tunables;
+  const mostGroups = facts.maxComputeWorkgroupsPerDimension;
+  const states = windows * parts;
+  const rows = Math.min(sequences, Math.max(1, batch)) * queryHeads;
+  const valuesStart = 2 * rows * states;
+
+  function launches(actual: AnyAxes): Launch[] {
+    const out: Launch[] = [];
+    for (let first = 0; first < (actual.batch as number); first += sequences) {
+      const held = Math.min(sequences, (actual.batch as number) - first);
+      const words = (page: number, here: number): number[] => {
+        const state = (page / pageWindow) * parts;
+        return [first, held, page, here, parts, state, states, valuesStart, queryHeads / kvHeads, headParts, columnParts, fours];
+      };
+      for (let page = 0; page < pages; page += pageWindow) {
+        const here = Math.min(pageWindow, pages - page);
+        const range = (size: number) => ({ offset: page * kvHeads * pageSize * size, bytes: here * kvHeads * pageSize * size });
+        out.push({
+          pass: "attend",
+          workgroups: [parts, held * kvHeads * headParts * columnParts],
+          words: words(page, here),
+          ranges: {
+            keyPages: range(headDim * bytes),
+            valuePages: range(valueDim * bytes),
+            keyScale: range(4),
+            valueScale: range(4),
+          },
+        });
+      }
+      out.push({
+        pass: "finish",
+        workgroups: [Math.ceil(valueDim / joinColumns(threads)), Math.min(mostGroups, held * queryHeads)],
+        words: words(0, pages),
+      });
+    }
+    return out;
+  }
+
+  return { scratch: { states: faultBytes + 4 * rows * states * (2 + valueDim) }, launches };
+}
+
+function greatestDivisor(a: number, b: number): number {
+  let [x, y] = [a, b];
+  while (y) [x, y] = [y, x % y];
+  return x;
+}
