@@ -1,4 +1,4 @@
-// Builds everything that is not built yet or older than its sources: the addon, the wasm modules, TypeScript.
+// Builds everything that is not built yet or older than its sources: the addons, the wasm modules, TypeScript.
 import { copyFileSync, existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -16,7 +16,7 @@ function newest(paths) {
   return latest;
 }
 
-const packages = ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"];
+const packages = ["core", "hotset", "kernels-cuda", "kernels-native", "kernels-wasm", "kernels-webgpu"];
 const inPackage = (name) => (path) => join(root, "packages", name, path);
 
 function oldest(paths) {
@@ -29,6 +29,12 @@ export async function build({ always = false } = {}) {
     const { buildNative } = await import("./build-native.mjs");
     await stage("build: native addon", async () => buildNative());
   }
+  const cuda = inPackage("kernels-cuda");
+  const { addonFile, buildCuda } = await import("./build-cuda.mjs");
+  const sources = newest([cuda("src"), cuda("CMakeLists.txt"), native("src/gen"), join(root, "scripts/build-cuda.mjs")]);
+  for (const emulated of [false, true])
+    if (always || newest([addonFile(emulated)]) < sources)
+      await stage(`build: CUDA addon${emulated ? ", emulated" : ""}`, async () => buildCuda({ emulated }));
   await stage("build: TypeScript", async () => {
     const { status, output } = await run("tsc", ["-b", "tsconfig.build.json"]);
     if (status !== 0) throw new Error(`TypeScript:\n${output}`);

@@ -5,28 +5,34 @@ import { cpus } from "node:os";
 import { join } from "node:path";
 import { root } from "./lib.mjs";
 
-const { plannedRows } = await import("../packages/core/dist/testing/support-rows.js");
 const path = join(root, "support.json");
 const folder = join(root, ".results", "support");
 const before = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : [];
 const seen = existsSync(folder) ? readdirSync(folder).flatMap((file) => JSON.parse(readFileSync(join(folder, file), "utf8"))) : [];
 const key = ({ op, variant, target }) => `${op} | ${variant} | ${target}`;
 const processor = cpus()[0]?.model.trim() ?? "unknown";
+/** Columns of devices drawn by the CPU: what stands in, and the column of the real ones. */
+const standIns = {
+  "webgpu-swiftshader": { name: "SwiftShader (Dawn)", real: "webgpu" },
+  "cuda-emulated": { name: "the emulation of CUDA", real: "cuda" },
+};
 const deviceOf = (target) => {
   if (target === "native-neon" && process.arch !== "arm64") return "qemu-user (aarch64)";
-  return `${target === "webgpu-swiftshader" ? "SwiftShader (Dawn) on " : ""}${processor}, Node ${process.versions.node}`;
+  return `${standIns[target] ? `${standIns[target].name} on ` : ""}${processor}, Node ${process.versions.node}`;
 };
 const verified = (target) => ({ date: new Date().toISOString().slice(0, 10), device: deviceOf(target) });
 
-// What runs on SwiftShader is claimed for real devices, and not verified until it has run on one.
-const onDevices = [...before, ...seen]
-  .filter(({ target }) => target === "webgpu-swiftshader")
-  .map(({ op, variant, kernels, reason }) => ({ op, variant, target: "webgpu", ...(kernels ? { kernels } : { reason }) }))
-  .filter((row) => !before.some((other) => key(other) === key(row) && other.verified));
-const planned = [
-  ...onDevices,
-  ...plannedRows("cuda", ({ cpuByDesign }) => (cpuByDesign ? `cpu by design: ${cpuByDesign}` : "no CUDA kernel yet")),
-].map((row) => ({ ...row, verified: null }));
+// What runs on a stand-in is claimed for real devices, and not verified until it has run on one.
+const planned = [...before, ...seen]
+  .filter(({ target }) => standIns[target])
+  .map(({ op, variant, target, kernels, reason }) => ({
+    op,
+    variant,
+    target: standIns[target].real,
+    ...(kernels ? { kernels } : { reason }),
+  }))
+  .filter((row) => !before.some((other) => key(other) === key(row) && other.verified))
+  .map((row) => ({ ...row, verified: null }));
 
 const rows = new Map();
 for (const row of [...before, ...planned, ...seen.map((row) => ({ ...row, verified: row.kernels ? verified(row.target) : null }))])

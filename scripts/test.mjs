@@ -82,17 +82,12 @@ const stages = {
   },
 
   async native() {
-    const cmake = has("cmake") && has("ninja") && has("c++") ? undefined : "cmake, ninja and a C++ compiler";
+    const cmake = withoutCmake();
     const pack = join(results, "cases.pack");
     if (!cmake) await stage("case pack", () => writePack(pack));
     const sets = ["avx512", "avx2", "sse2"];
-    const source = join(root, "packages/kernels-native");
     const builds = join(results, "native");
-    const buildRunner = async (name, ...flags) => {
-      await must("cmake", ["-S", source, "-B", join(builds, name), "-G", "Ninja", "-DHOTSET_ADDON=OFF", "-DHOTSET_RUNNER=ON", ...flags]);
-      await must("ninja", ["-C", join(builds, name)]);
-      return join(builds, name, "hotset_runner");
-    };
+    const buildRunner = (name, ...flags) => runnerOf("native", name, "hotset_runner", flags);
     const replay = async (runner, threads, before = []) => {
       const [command, ...args] = [...before, runner, pack, "--threads", String(threads)];
       if (before.length) return must(command, args);
@@ -114,13 +109,7 @@ const stages = {
       cmake,
     );
     await check("C++: one instruction set cannot leak into another", () => noSharedCode(join(builds, "plain")), cmake);
-    const sanitize = (kinds) =>
-      buildRunner(
-        kinds.replaceAll(",", "-"),
-        `-DHOTSET_SANITIZE=${kinds}`,
-        "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
-        "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
-      );
+    const sanitize = (kinds) => buildRunner(kinds.replaceAll(",", "-"), ...sanitized(kinds));
     await check("C++: under ASan and UBSan", async () => replay(await sanitize("address,undefined"), 2), cmake);
     await check("C++: under TSan", async () => replay(await sanitize("thread"), 4), cmake);
     const cross =
@@ -148,18 +137,49 @@ const stages = {
     );
   },
 
+  async cuda() {
+    const cmake = withoutCmake();
+    const pack = join(results, "cases.pack");
+    if (!cmake && !existsSync(pack)) await stage("case pack", () => writePack(pack));
+    await check(
+      "CUDA: case pack in the emulation, under ASan and UBSan",
+      async () => {
+        const kinds = "address,undefined";
+        const flags = ["-DHOTSET_CUDA_EMULATED=ON", ...sanitized(kinds)];
+        await must(await runnerOf("cuda", kinds.replaceAll(",", "-"), "hotset_cuda_runner", flags), [pack]);
+      },
+      cmake,
+    );
+  },
+
   async deno() {
     await check("WebGPU with f16 in Deno on lavapipe", () => checkDeno(), missingForDeno());
   },
 
   async packages() {
-    for (const name of ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"]) {
+    for (const name of ["core", "hotset", "kernels-cuda", "kernels-native", "kernels-wasm", "kernels-webgpu"]) {
       const cwd = join(root, "packages", name);
       await check(`publint: ${name}`, () => must("publint", ["--strict", "--pack", "npm"], { cwd }));
       await check(`are the types wrong: ${name}`, () => must("attw", ["--pack", ".", "--profile", "esm-only"], { cwd }));
     }
   },
 };
+
+const withoutCmake = () => (has("cmake") && has("ninja") && has("c++") ? undefined : "cmake, ninja and a C++ compiler");
+
+const sanitized = (kinds) => [
+  `-DHOTSET_SANITIZE=${kinds}`,
+  "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+  "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
+];
+
+/** Builds the case runner of a package. */
+async function runnerOf(id, name, file, flags) {
+  const [source, build] = [join(root, `packages/kernels-${id}`), join(results, id, name)];
+  await must("cmake", ["-S", source, "-B", build, "-G", "Ninja", "-DHOTSET_ADDON=OFF", "-DHOTSET_RUNNER=ON", ...flags]);
+  await must("ninja", ["-C", build]);
+  return join(build, file);
+}
 
 async function writePack(path) {
   const { packCases } = await import("../packages/core/dist/testing/pack.js");

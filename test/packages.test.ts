@@ -77,6 +77,30 @@ describe("the packed packages, in an empty project without a compiler", () => {
       );
   });
 
+  it("bring CUDA to those who install it, which says why it does not run here", () => {
+    const manifest = JSON.parse(readFileSync(join(project.folder, "node_modules/hotset/package.json"), "utf8"));
+    expect({ ...manifest.dependencies, ...manifest.optionalDependencies }).not.toHaveProperty("@hotset/kernels-cuda");
+    expect(manifest.peerDependenciesMeta["@hotset/kernels-cuda"]).toEqual({ optional: true });
+    const folder = join(project.folder, "node_modules/@hotset/kernels-cuda");
+    const reasonOf = () => {
+      const { backends } = JSON.parse(project.run("node", ["node_modules/hotset/bin/hotset.js", "doctor", "--json"]).stdout);
+      const { available, reason } = backends.find(({ id }: { id: string }) => id === "cuda");
+      return available ? "a GPU" : reason;
+    };
+    const built = existsSync(join(folder, "prebuilds"));
+    expect(reasonOf()).toMatch(built ? /no device: cudaError\w+: .*driver|^a GPU$/ : /the list of this package's files/);
+    if (built) {
+      const file = join(folder, "prebuilds/linux-x64/hotset-cuda.node");
+      const whole = readFileSync(file);
+      truncateSync(file, whole.length >> 1);
+      expect(reasonOf()).toMatch(/expected \d+ bytes but received \d+\. The package is damaged: install it again/);
+      writeFileSync(file, whole);
+    }
+    execFileSync("mv", [folder, `${folder}-away`]);
+    expect(reasonOf()).toMatch(/expected to be installed but received it is not\. npm i @hotset\/kernels-cuda/);
+    execFileSync("mv", [`${folder}-away`, folder]);
+  });
+
   it("can be required", () => {
     write("app.cjs", `const { search } = require("hotset"); (async () => {${program}})();`);
     expect(JSON.parse(project.run("node", ["--no-warnings", "app.cjs"]).stdout).ids[0]).toBe(10);

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("../..", import.meta.url));
-const names = ["core", "hotset", "kernels-native", "kernels-wasm", "kernels-webgpu"];
+const names = ["core", "hotset", "kernels-cuda", "kernels-native", "kernels-wasm", "kernels-webgpu"];
 
 export interface Project {
   readonly folder: string;

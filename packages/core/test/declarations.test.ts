@@ -138,12 +138,15 @@ describe("the places of an op, as docs/adding-an-op.md counts them", () => {
       expect(readFileSync(`${root}packages/kernels-wasm/src/kernels.ts`, "utf8")).toContain(`"${id}"`);
       const onDevices = readFileSync(`${root}packages/kernels-webgpu/src/kernels.ts`, "utf8").includes(`"${id}"`);
       expect(existsSync(`${root}packages/kernels-webgpu/src/${id}.wgsl`)).toBe(onDevices);
-      if (ops.find((op) => op.id === id)?.cpuByDesign) expect(onDevices).toBe(false);
+      const onCuda = readFileSync(`${root}packages/kernels-cuda/src/kernels.inc`, "utf8").includes(`HOTSET_KERNEL(${symbolOf(id)})`);
+      expect(existsSync(`${root}packages/kernels-cuda/src/${id}.cu`)).toBe(onCuda);
+      if (ops.find((op) => op.id === id)?.cpuByDesign) expect([onDevices, onCuda]).toEqual([false, false]);
     });
 
     it(`${id} is named nowhere else in the code`, () => {
       const own = (path: string): boolean => path.includes(`/${id}`) || path.startsWith(`packages/core/src/${family}/`);
       const rows = [
+        "packages/kernels-cuda/src/kernels.inc",
         "packages/kernels-native/src/kernels.inc",
         "packages/kernels-wasm/src/kernels.ts",
         "packages/kernels-webgpu/src/kernels.ts",
@@ -152,7 +155,7 @@ describe("the places of an op, as docs/adding-an-op.md counts them", () => {
       ];
       const naming = sources.filter(
         (path) =>
-          /\.(ts|cc|h|inc|mjs|wgsl|txt)$/.test(path) &&
+          /\.(ts|cc|cu|h|inc|mjs|wgsl|txt)$/.test(path) &&
           !path.includes("/test/") &&
           !own(path) &&
           !rows.includes(path) &&

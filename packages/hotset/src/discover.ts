@@ -8,8 +8,12 @@ import { machineKey, readConstants } from "@hotset/core/node";
 export const version: string = (JSON.parse(readFileSync(new URL("../package.json", import.meta.url), "utf8")) as { version: string })
   .version;
 
+// Not spelt out for bundlers: it is there only where somebody has a GPU and installed it.
+const cudaPackage: string = "@hotset/kernels-cuda";
+const loadCuda = (): Promise<typeof import("@hotset/kernels-cuda")> => import(cudaPackage);
+
 const loaders: readonly BackendLoader[] = [
-  { id: "cuda", load: () => notYet("cuda", "this version has no CUDA kernels yet") },
+  { id: "cuda", load: () => installed(cudaPackage, loadCuda()).then(({ cuda }) => cuda()) },
   { id: "native", load: () => installed("@hotset/kernels-native", import("@hotset/kernels-native")).then(({ native }) => native()) },
   { id: "webgpu", load: () => installed("@hotset/kernels-webgpu", import("@hotset/kernels-webgpu")).then(({ webgpu }) => webgpu()) },
   { id: "wasm", load: () => installed("@hotset/kernels-wasm", import("@hotset/kernels-wasm")).then(({ wasm }) => wasm()) },
@@ -21,10 +25,6 @@ export async function findHotset(): Promise<Hotset> {
   const constants = readConstants(machineKey(hotset.backends, version));
   if (constants) hotset.constants = constants;
   return hotset;
-}
-
-function notYet(where: string, received: string): never {
-  throw new BackendLoadError({ where, expected: "a package with kernels", received });
 }
 
 async function installed<T>(name: string, module: Promise<T>): Promise<T> {

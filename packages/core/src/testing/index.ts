@@ -23,7 +23,7 @@ export { evaluate, judge, prepare } from "./prepared.js";
 export { Random } from "./random.js";
 export { runCase } from "./run-case.js";
 export { checkMutants, type Suite, suiteOf, variantsOf } from "./suite.js";
-export { observedRows, plannedRows, type SupportRow, supportProblems, targetOf } from "./support-rows.js";
+export { observedRows, type SupportRow, supportProblems, targetOf } from "./support-rows.js";
 
 /** Registers the suite for one backend. */
 export async function conformance(backend: Backend): Promise<void> {

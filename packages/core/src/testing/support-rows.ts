@@ -47,10 +47,5 @@ export function supportProblems(claims: readonly SupportRow[], observed: readonl
   return problems;
 }
 
-/** Rows that no run can make here: targets that are not built yet, or not meant to be. */
-export function plannedRows(target: string, reason: (op: Op) => string): Omit<SupportRow, "verified">[] {
-  return everyVariant().map(({ op, variant }) => ({ op: op.id, variant, target, reason: reason(op) }));
-}
-
 const everyVariant = (): { op: Op; variant: string }[] =>
   ops.flatMap((op) => variants(op).map((variant) => ({ op, variant: variantKey(op, variant) })));

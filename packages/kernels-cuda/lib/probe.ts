@@ -1,0 +1,49 @@
+/** What this device reaches: for calibration. */
+import { HotsetError, type Probe } from "@hotset/core/backend";
+import type { CudaDevice } from "./device.js";
+import { CudaMemory } from "./memory.js";
+
+/** GB/s of reading device memory or of copying from the host; 10^9 operations a second. */
+export async function measure(device: CudaDevice, probe: Probe): Promise<number> {
+  const bytes = "bytes" in probe ? probe.bytes : 16;
+  if (!(bytes >= 16)) throw new HotsetError("argument", { where: "cuda: probe", expected: "16 bytes or more", received: `${bytes}` });
+  if (probe.kind === "copy") return copy(device, bytes);
+  const { addon, queue } = device;
+  const data = CudaMemory.alloc(device, bytes);
+  try {
+    const sums = CudaMemory.alloc(device, addon.probeSums * 4);
+    try {
+      const rates: number[] = [];
+      for (let i = 0; i < 7; i++) {
+        const { amount, us } = device.attempt("cuda: probe", () => addon.probe(queue, probe.kind, data.pointer, bytes, sums.pointer));
+        rates.push(amount / (await device.promised("cuda: probe", () => us)) / 1e3);
+      }
+      // The first run is warmer than none.
+      rates.shift();
+      rates.sort((a, b) => a - b);
+      return rates[rates.length >> 1] as number;
+    } finally {
+      sums.release();
+    }
+  } finally {
+    data.release();
+  }
+}
+
+/** With its wait, as an upload before a run has it. */
+async function copy(device: CudaDevice, bytes: number): Promise<number> {
+  const memory = CudaMemory.alloc(device, bytes);
+  const data = new Uint8Array(bytes);
+  try {
+    const times: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      const start = performance.now();
+      memory.write(data);
+      await device.wait("cuda: probe", undefined, new BigUint64Array(), []);
+      times.push(performance.now() - start);
+    }
+    return bytes / (Math.min(...times.slice(1)) * 1e6);
+  } finally {
+    memory.release();
+  }
+}

@@ -1,0 +1,63 @@
+// Builds the CUDA addon with nvcc into prebuilds/linux-x64, stripped, with its manifest; `--emulated` the one that runs
+// the same kernels on the CPU, for tests, into build/emulated. Without the compiler it says so in one line and leaves the
+// addon out. `--all-targets`: for every supported GPU, as releases have it (default: sm_90 alone).
+import { execFileSync, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const folder = fileURLToPath(new URL("../packages/kernels-cuda", import.meta.url));
+
+const has = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
+
+/** Where the addon of either kind goes. */
+export const addonFile = (emulated) =>
+  emulated ? join(folder, "build/emulated/addon/hotset-cuda-emulated.node") : join(folder, "prebuilds/linux-x64/hotset-cuda.node");
+
+export function buildCuda({ emulated = false, allTargets = false } = {}) {
+  const what = emulated ? "cuda (emulated)" : "cuda";
+  const missing = [
+    ["Linux on x64", process.platform === "linux" && process.arch === "x64"],
+    ["cmake", has("cmake")],
+    ["a C++ compiler", has(process.env.CXX ?? "c++") || has("g++")],
+    ["nvcc", emulated || has(process.env.CUDACXX ?? "nvcc")],
+  ].filter(([, found]) => !found);
+  if (missing.length) {
+    console.log(`${what}: left out, because there is no ${missing.map(([name]) => name).join(" and no ")}`);
+    return false;
+  }
+  const build = join(folder, "build", emulated ? "emulated" : allTargets ? "release" : "sm_90");
+  const flags = [`-DHOTSET_CUDA_EMULATED=${emulated ? "ON" : "OFF"}`, `-DHOTSET_ALL_TARGETS=${allTargets ? "ON" : "OFF"}`];
+  must(what, "cmake", ["-S", folder, "-B", build, ...(has("ninja") ? ["-G", "Ninja"] : []), ...flags]);
+  must(what, "cmake", ["--build", build, "--parallel"]);
+  install(build, addonFile(emulated), what);
+  return true;
+}
+
+/** Copies the addon to its place, with its manifest. */
+function install(build, target, what) {
+  const name = target.slice(target.lastIndexOf("/") + 1);
+  const place = target.slice(0, -name.length - 1);
+  mkdirSync(place, { recursive: true });
+  // A process that has the old file loaded keeps it.
+  copyFileSync(join(build, name), `${target}.new`);
+  try {
+    execFileSync("strip", ["-x", `${target}.new`]);
+  } catch {}
+  renameSync(`${target}.new`, target);
+  const bytes = readFileSync(target);
+  const manifest = { [name]: { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") } };
+  writeFileSync(join(place, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+  console.log(`${what}: ${target} (${(bytes.length / 1024).toFixed(0)} KiB)`);
+}
+
+function must(what, command, args) {
+  const { status, stdout, stderr } = spawnSync(command, args, { cwd: folder, encoding: "utf8", maxBuffer: 64 << 20 });
+  if (status === 0) return;
+  console.error(stdout, stderr);
+  throw new Error(`${what}: the build failed`);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url))
+  buildCuda({ emulated: process.argv.includes("--emulated"), allTargets: process.argv.includes("--all-targets") });
