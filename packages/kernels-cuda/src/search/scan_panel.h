@@ -7,20 +7,12 @@
 
 namespace hotset {
 
-constexpr int kPanelRows = 128;
-constexpr int kPanelColumns = 64;
-// 16-bit values from row to row: 4 banks on, so that the lanes of a fragment never meet.
-constexpr int kPanelPitch = kPanelColumns + 8;
-constexpr int kPanelRoom = 64;
-
 template <class T>
 struct PanelType { using Part = f16; };
 template <>
 struct PanelType<float> { using Part = bf16; };
 template <>
 struct PanelType<bf16> { using Part = bf16; };
-template <class T>
-constexpr int kRowParts = sizeof(T) == 4 ? 2 : 1;
 
 static inline __device__ uint16_t to_part(const f16*, float value) { return to_f16(value); }
 static inline __device__ uint16_t to_part(const bf16*, float value) { return to_bf16(value); }
@@ -32,10 +24,6 @@ static inline __device__ float from_part(const bf16*, uint16_t bits) { return fr
 // high, high times low and low times high leave out of f32 rows is below 2^-16.
 template <class T>
 __host__ __device__ float panel_unit(int64_t padded) { return float(padded / 16 * (1 + kRowParts<T>) * 17) * 0x1p-23f + (sizeof(T) == 4 ? 0x1p-16f : 0); }
-
-static inline __host__ __device__ int64_t panel_shared_bytes(const ListSize& size, int queries, int row_parts) {
-  return int64_t(row_parts * kPanelRows + 2 * queries) * kPanelPitch * 2 + kPanelRows * 12 + queries * (int64_t(sizeof(QueryTerms)) + 8) + int64_t(queries) * size.capacity * 8;
-}
 
 // The parts of each query, [2][window][padded], and its terms.
 template <class Part>
