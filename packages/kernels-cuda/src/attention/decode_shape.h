@@ -92,7 +92,7 @@ struct DecodeShape {
     keys_at = round_up(queries_at + int64_t(block_heads) * key_vectors * kVector<T> * 4, 128);
     values_at = keys_at + 2 * int64_t(tile) * key_vectors * 16;
     logits_at = round_up(values_at + 2 * int64_t(tile) * value_vectors * 16, 128);
-    states_at = logits_at + int64_t(block_heads) * tile * 4;
+    states_at = round_up(logits_at + int64_t(block_heads) * tile * 4, 16);
     scales_at = states_at + block_heads * 16 + 16;
     int64_t end = scales_at + (sizeof(T) == 1 ? 3 * 2 * tile * 4 : 0);
     // At the end the warps of a head group add up what they have, in place of the keys.

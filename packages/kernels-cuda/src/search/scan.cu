@@ -4,11 +4,11 @@
 // Rows are scored in f32 with a certified bound of the error, and never stored: a block keeps the rows of its chunk that
 // can score best (scan_list.h). A second launch scores the few that can be among the k in f64, in the canonical order
 // (scan_finish.h); chunks that may have lost one, because more rows tie than a list holds, are scored row by row.
-// Few queries stream the rows, 16 bytes a load and 4 loads a lane: bound by memory (100k x 128 f32: 51 MB, 11 us of an
-// H200), as a query is 1 multiply-add for 4 bytes. f64 takes part in k + 32 rows a query: nothing on any card.
+// Up to 8 queries stream the rows (scan_stream.h), 16 bytes a load, 4 loads a lane: bound by memory, as a query is one
+// multiply-add for 4 bytes (100k x 128 f32: 51 MB, 11 us of an H200's 4.8 TB/s). More: panels on tensor cores
+// (scan_panel.cu), 64 queries a pass over the rows. f64 takes part in some k + 32 rows a query: nothing on any card.
 #include "../launch.h"
 #include "scan_finish.h"
-#include "scan_panel.h"
 #include "scan_stream.h"
 
 namespace hotset {
@@ -34,7 +34,7 @@ ScanShape shape_of(const search_scan_params& p, const Device& device) {
   s.whole = bits % 16 == 0;
   s.scaled = p.rows_dtype == dtype_f16 || p.rows_dtype == dtype_i8;
   s.lanes = int(least(32, power_of_two_from(int(s.whole ? ceil_div(p.dim / vector, 4) : ceil_div(p.dim, 8)))));
-  s.size = ListSize::of(p.k, kStreamRoom);
+  s.size = ListSize::of(p.k, kListRoom);
   const int most_tiles = tiles_of(s.size, p.rows_dtype, device);
   const int streamed = stream_shared_bytes(s.size, kStreamQueries) <= 64 << 10 ? kStreamQueries : 1;
   s.tiles = p.batch <= kStreamBatch ? 0 : p.batch <= 16 ? int(least(2, most_tiles)) : most_tiles;
@@ -64,16 +64,8 @@ cudaError_t stream(const search_scan_params& p, const ScanShape& s, int64_t firs
 }
 
 template <class T>
-cudaError_t panels(const search_scan_params& p, const ScanShape& s, int64_t first, int64_t last, const Run& run) {
-  const cudaError_t error = launch(split_queries<typename PanelType<T>::Part>, last - first, kScanThreads, 0, run.stream, p, s, first, run.scratch);
-  if (error != cudaSuccess) return error;
-  const auto kernel = s.tiles == 8 ? panel_rows<T, 8> : s.tiles == 2 ? panel_rows<T, 2> : panel_rows<T, 1>;
-  return launch(kernel, ceil_div(last - first, s.queries) * s.chunks, kScanThreads, panel_shared_bytes(s.size, s.queries, kRowParts<T>), run.stream, p, s, last - first, run.scratch);
-}
-
-template <class T>
 cudaError_t score(const search_scan_params& p, const ScanShape& s, int64_t first, int64_t last, const Run& run) {
-  if (s.tiles > 0) return panels<T>(p, s, first, last, run);
+  if (s.tiles > 0) return run_panels<T>(p, s, first, last, run);
   return s.queries == 1 ? stream<T, 1>(p, s, first, last, run) : stream<T, kStreamQueries>(p, s, first, last, run);
 }
 

@@ -7,20 +7,12 @@
 
 namespace hotset {
 
-constexpr int kPanelRows = 128;
-constexpr int kPanelColumns = 64;
-// 16-bit values from row to row: 4 banks on, so that the lanes of a fragment never meet.
-constexpr int kPanelPitch = kPanelColumns + 8;
-constexpr int kPanelRoom = 64;
-
 template <class T>
 struct PanelType { using Part = f16; };
 template <>
 struct PanelType<float> { using Part = bf16; };
 template <>
 struct PanelType<bf16> { using Part = bf16; };
-template <class T>
-constexpr int kRowParts = sizeof(T) == 4 ? 2 : 1;
 
 static inline __device__ uint16_t to_part(const f16*, float value) { return to_f16(value); }
 static inline __device__ uint16_t to_part(const bf16*, float value) { return to_bf16(value); }
@@ -33,10 +25,6 @@ static inline __device__ float from_part(const bf16*, uint16_t bits) { return fr
 template <class T>
 __host__ __device__ float panel_unit(int64_t padded) { return float(padded / 16 * (1 + kRowParts<T>) * 17) * 0x1p-23f + (sizeof(T) == 4 ? 0x1p-16f : 0); }
 
-static inline __host__ __device__ int64_t panel_shared_bytes(const ListSize& size, int queries, int row_parts) {
-  return int64_t(row_parts * kPanelRows + 2 * queries) * kPanelPitch * 2 + kPanelRows * 12 + queries * (int64_t(sizeof(QueryTerms)) + 8) + int64_t(queries) * size.capacity * 8;
-}
-
 // The parts of each query, [2][window][padded], and its terms.
 template <class Part>
 __global__ void __launch_bounds__(kScanThreads) split_queries(search_scan_params p, ScanShape shape, int64_t first_query, char* scratch) {
@@ -46,6 +34,7 @@ __global__ void __launch_bounds__(kScanThreads) split_queries(search_scan_params
   const float* const values = p.queries + (first_query + query) * p.dim;
   QueryTerms t = measure_query(values, p.dim, partial);
   const Part* const kind = nullptr;
+  float scale = 1;
   if (shape.scaled && t.state == query_ordinary) {
     float largest = 0;
     for (int64_t i = threadIdx.x; i < p.dim; i += kScanThreads) largest = fmaxf(largest, fabsf(values[i]));
@@ -53,14 +42,14 @@ __global__ void __launch_bounds__(kScanThreads) split_queries(search_scan_params
     if (threadIdx.x % 32 == 0) largest_shared[threadIdx.x / 32] = largest;
     __syncthreads();
     for (int i = 0; i < kScanWarps; i++) largest = fmaxf(largest, largest_shared[i]);
-    // The largest component comes to lie between 256 and 512; an exponent is between -69 and 50.
-    t.scale = __uint_as_float((262u - (__float_as_uint(largest) >> 23)) << 23);
+    // The largest component comes to lie between 256 and 512; its exponent is between -58 and 50.
+    scale = __uint_as_float((262u - (__float_as_uint(largest) >> 23)) << 23);
   }
   uint16_t* const high = reinterpret_cast<uint16_t*>(scratch + shape.parts_at) + query * shape.padded;
   uint16_t* const low = high + shape.window * shape.padded;
   double lost = 0;
   for (int64_t i = threadIdx.x; i < shape.padded; i += kScanThreads) {
-    const float value = i < p.dim && t.state == query_ordinary ? values[i] * t.scale : 0;
+    const float value = i < p.dim && t.state == query_ordinary ? values[i] * scale : 0;
     high[i] = to_part(kind, value);
     low[i] = to_part(kind, value - from_part(kind, high[i]));
     const double rest = double(value) - double(from_part(kind, high[i])) - double(from_part(kind, low[i]));
@@ -72,7 +61,8 @@ __global__ void __launch_bounds__(kScanThreads) split_queries(search_scan_params
   __syncthreads();
   if (threadIdx.x > 0) return;
   for (int i = 1; i < kScanWarps; i++) lost += partial[i];
-  t.lost = float(sqrt(lost)) / t.scale * 1.01f;
+  t.lost = float(sqrt(lost)) / scale * 1.01f;
+  t.unscale = 1 / scale;
   reinterpret_cast<QueryTerms*>(scratch + shape.terms_at)[query] = t;
   if (query == 0) *reinterpret_cast<ScanQueue*>(scratch) = {0, 0};
 }
@@ -233,7 +223,7 @@ HOTSET_UNROLL
         const int r = warp * 16 + lane / 4 + i / 2 * 8, q = n * 8 + lane % 4 * 2 + i % 2;
         const QueryTerms& t = terms[q];
         const bool wanted = open[r] && t.state != query_dead;
-        key[n][i] = wanted ? ordered(bound(t, panel.sums[n][i] / t.scale, squares[r], scales[r])) : 0;
+        key[n][i] = wanted ? ordered(bound(t, panel.sums[n][i] * t.unscale, squares[r], scales[r])) : 0;
         if (wanted) waiting |= 1u << (4 * n + i);
       }
     }

@@ -7,7 +7,14 @@ namespace hotset {
 // Queries that stream the rows side by side, at most; beyond, panels.
 constexpr int kStreamQueries = 4;
 constexpr int kStreamBatch = 8;
-constexpr int kStreamRoom = 64;
+constexpr int kListRoom = 64;
+constexpr int kPanelRows = 128;
+constexpr int kPanelColumns = 64;
+// 16-bit values from row to row: 4 banks on, so that the lanes of a fragment never meet.
+constexpr int kPanelPitch = kPanelColumns + 8;
+// 16-bit parts of a row.
+template <class T>
+constexpr int kRowParts = sizeof(T) == 4 ? 2 : 1;
 constexpr int64_t kListBytes = 128 << 20;
 constexpr int64_t kLeastChunkRows = 256;
 
@@ -38,5 +45,13 @@ struct ScanQueue {
 };
 // A chunk that is in the queue.
 constexpr unsigned kRepaired = 0x80000000u;
+
+static inline __host__ __device__ int64_t panel_shared_bytes(const ListSize& size, int queries, int row_parts) {
+  return int64_t(row_parts * kPanelRows + 2 * queries) * kPanelPitch * 2 + kPanelRows * 12 + queries * (int64_t(sizeof(QueryTerms)) + 8) + int64_t(queries) * size.capacity * 8;
+}
+
+// Queries first to last of the window against panels of rows (scan_panel.cu).
+template <class T>
+cudaError_t run_panels(const search_scan_params& p, const ScanShape& shape, int64_t first, int64_t last, const Run& run);
 
 }  // namespace hotset

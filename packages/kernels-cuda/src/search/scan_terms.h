@@ -21,7 +21,7 @@ static inline __device__ float from_ordered(unsigned key) { return __uint_as_flo
 struct QueryTerms {
   float square, length, inverse;
   float lost;    // length of what the parts of the query leave out (scan_panel.h), else 0
-  float scale;   // a power of two: the parts are those of query * scale
+  float unscale; // a power of two: the parts are those of query / unscale
   int state;
 };
 enum QueryState : int {
