@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config";
 import { swiftshaderEnvironment } from "./test/support/missing.js";
 
-const shared = { environment: "node", testTimeout: 60_000 } as const;
+const shared = { environment: "node", testTimeout: 180_000 } as const;
 const webgpu = "packages/kernels-webgpu/test/**/*.test.ts";
 
 export default defineConfig({

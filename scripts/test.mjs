@@ -165,6 +165,12 @@ const stages = {
   },
 };
 
+/** What runs side by side: the tests, and C++ that is compiled and replayed on one thread. */
+const lanes = [
+  ["lint", "unit", "packages"],
+  ["native", "cuda", "deno"],
+];
+
 const withoutCmake = () => (has("cmake") && has("ninja") && has("c++") ? undefined : "cmake, ninja and a C++ compiler");
 
 const sanitized = (kinds) => [
@@ -220,7 +226,11 @@ try {
   if (conformance) await oneConformance(conformance);
   else {
     const only = argument("--only")?.split(",");
-    for (const [name, work] of Object.entries(stages)) if (!only || only.includes(name)) await work();
+    await Promise.all(
+      lanes.map(async (lane) => {
+        for (const name of lane) if (!only || only.includes(name)) await stages[name]();
+      }),
+    );
     if (skips.length)
       console.log(`\nSkipped, because this machine lacks something:\n${[...new Set(skips)].map((name) => `  ${name}`).join("\n")}`);
     if (failures.length) console.log(`\nFailed:\n${failures.map((text) => `  ${text}`).join("\n")}`);

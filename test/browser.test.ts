@@ -176,7 +176,7 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
         "--enable-unsafe-webgpu",
       ],
     });
-  }, 120_000);
+  });
 
   afterAll(async () => {
     await browser?.close();
@@ -233,23 +233,23 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
     const ran = new Set([...report.kernels.map((key) => key.split(" | ")[0]), ...report.reasons]);
     expect([...ran].sort()).toEqual(ops.map(({ id }) => id).sort());
     expect(report.reasons).toEqual(ops.filter(({ id }) => !(id in shaders)).map(({ id }) => id));
-  }, 120_000);
+  });
 
   it("records a search into the page's own pass, over its own buffers", async () => {
     const { first, auto } = await inPage<{ first: number[]; auto: string }>("/", "ownPass()");
     expect(first).toEqual([100, 200]);
     expect(auto).toBe("js");
-  }, 120_000);
+  });
 
   it("runs the example: attention in a runtime's own pass, behind its own kernel, over its own buffers", async () => {
     const { length, apart } = await inPage<{ length: number; apart: number }>("/", "attendOwnPass()");
     expect(length).toBe(256);
     expect(apart).toBeLessThan(1e-5);
-  }, 120_000);
+  });
 
   it("searches off the page's thread", async () => {
     const { first, ticks } = await inPage<{ first: number[]; ticks: number }>("/isolated/", "searchAsync()");
     expect(first).toEqual([100, 101, 102, 103]);
     expect(ticks).toBeGreaterThan(0);
-  }, 120_000);
+  });
 });

@@ -181,7 +181,7 @@ describe.skipIf(without(swiftshader !== undefined))("attention on SwiftShader (n
     it("windows of pages, and few sequences a launch", async () => {
       const small = { tunables: { bindingBytes: 24 << 10 } };
       await same(small, /\| (heads of 20|pages of 3|fewer sequences at run time|a window|pages that do not exist)$/, 7);
-    }, 60_000);
+    });
 
     it("the tiles that a GPU gets", async () => {
       const large = { tunables: { threads: 128, queries: 8, columns: 32, results: 16 } };
@@ -190,11 +190,11 @@ describe.skipIf(without(swiftshader !== undefined))("attention on SwiftShader (n
         /\| (heads of 13|3 query heads, 3 KV heads|8 query heads, 2 KV heads|14 query heads, 2 KV heads|special values)$/,
         7,
       );
-    }, 120_000);
+    });
 
     it("values in parts of columns", async () => {
       await same({ tunables: { threads: 16 } }, /\| heads of 100$/, 1);
-    }, 60_000);
+    });
 
     it("more query heads of a KV head than a workgroup takes, in batches of sequences", async () => {
       const wide = { ...axes, batch: 5, queryHeads: 20, kvHeads: 1 };
@@ -229,6 +229,6 @@ describe.skipIf(without(swiftshader !== undefined))("attention on SwiftShader (n
 
     it("without features", async () => {
       await same({ features: [] }, /\| (heads of (20|64)|5 query heads, 1 KV heads|lengths around a tile)$/, 4);
-    }, 60_000);
+    });
   });
 });

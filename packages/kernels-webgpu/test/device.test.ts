@@ -283,7 +283,7 @@ describe.skipIf(without(swiftshader !== undefined))("webgpu on SwiftShader (need
         dim: 40,
         k: 12,
       });
-    }, 120_000);
+    });
 
     it("without subgroups: a spread of the conformance cases", async () => {
       const plain = await webgpu({ features: [] });
@@ -293,6 +293,6 @@ describe.skipIf(without(swiftshader !== undefined))("webgpu on SwiftShader (need
       for (const { run } of some) await run();
       expect(some.length).toBeGreaterThan(10);
       plain.dispose();
-    }, 120_000);
+    });
   });
 });
