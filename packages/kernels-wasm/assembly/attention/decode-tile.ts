@@ -55,10 +55,8 @@ export function key_dots<T>(rows: usize, tokens: u32, dim: u32, queries: usize, 
 export function weigh(decode: Decode, tokens: u32, scaled: bool, logits: usize, state: usize): void {
   const params = decode.params;
   const scale = f32x4.splat(params.scale);
-  const cap = params.soft_cap;
   const before = v128.load(state);
   const end = logits + tokens * 16;
-  let largest = before;
   let scales = decode.key_scales();
   for (let at = logits; at < end; at += 16) {
     let x = f32x4.mul(v128.load(at), scale);
@@ -66,8 +64,12 @@ export function weigh(decode: Decode, tokens: u32, scaled: bool, logits: usize, 
       x = f32x4.mul(x, v128.load32_splat(scales));
       scales += 4;
     }
-    if (cap > 0) x = f32x4.mul(f32x4.splat(cap), math.tanh(f32x4.div(x, f32x4.splat(cap))));
     v128.store(at, x);
+  }
+  if (params.soft_cap > 0) cap_logits(logits, end, params.soft_cap);
+  let largest = before;
+  for (let at = logits; at < end; at += 16) {
+    const x = v128.load(at);
     // One instruction, where the maximum takes seven. A NaN is passed over here: it comes back as a weight.
     largest = f32x4.pmax(largest, x);
   }
@@ -105,6 +107,11 @@ export function weigh(decode: Decode, tokens: u32, scaled: bool, logits: usize, 
   }
 }
 
+function cap_logits(logits: usize, end: usize, cap: f32): void {
+  const caps = f32x4.splat(cap);
+  for (let at = logits; at < end; at += 16) v128.store(at, f32x4.mul(caps, math.tanh(f32x4.div(v128.load(at), caps))));
+}
+
 /** values [4][pitch] += weights [tokens][4] x rows that fill whole vectors. */
 export function value_sums<T>(rows: usize, tokens: u32, dim: u32, weights: usize, values: usize, pitch: u32): void {
   for (let run: u32 = 0; run < tokens; run += VALUE_RUN) {
@@ -134,8 +141,8 @@ function add_values<T, V>(rows: usize, tokens: u32, at: u32, weights: usize, val
   let d1 = two ? v128.load(d, 16) : a0;
   for (const end = weights + tokens * 16; weights < end; weights += 16, rows += 4) {
     const row = load<usize>(rows) + offset;
-    const x = simd.load<T>(row);
-    const y = two ? simd.load<T>(row + 4 * sizeof<T>()) : x;
+    const x = two ? simd.first<T>(row) : simd.load<T>(row);
+    const y = two ? simd.second<T>(row) : x;
     let weight = v128.load32_splat(weights);
     a0 = simd.madd(weight, x, a0);
     if (two) a1 = simd.madd(weight, y, a1);

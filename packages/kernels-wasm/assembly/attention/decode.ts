@@ -141,16 +141,37 @@ function place_rows<T>(decode: Decode, tokens: u32): void {
   const params = decode.params;
   const slots = decode.tile_slots();
   const quarter = tokens >> 2;
-  const scaled = sizeof<T>() == 1;
+  const keys = decode.keys();
+  const values = decode.values();
+  const key_pages = params.key_pages;
+  const value_pages = params.value_pages;
+  const key_bytes: usize = params.head_dim * sizeof<T>();
+  const value_bytes: usize = params.value_dim * sizeof<T>();
   for (let i: u32 = 0; i < tokens; i++) {
-    const slot = load<u32>(slots + (i < 4 * quarter ? (i & 3) * quarter + (i >> 2) : i) * 4);
-    store<usize>(decode.keys() + i * 4, params.key_pages + slot * params.head_dim * sizeof<T>());
-    store<usize>(decode.values() + i * 4, params.value_pages + slot * params.value_dim * sizeof<T>());
-    if (!scaled) continue;
-    store<f32>(decode.key_scales() + i * 4, load<f32>(params.key_scale + slot * 4));
-    store<f32>(decode.value_scales() + i * 4, load<f32>(params.value_scale + slot * 4));
+    const slot = load<u32>(slots + met_at(i, quarter) * 4);
+    store<usize>(keys + i * 4, key_pages + slot * key_bytes);
+    store<usize>(values + i * 4, value_pages + slot * value_bytes);
   }
-  if (tokens & 1) store<usize>(decode.keys() + tokens * 4, load<usize>(decode.keys() + tokens * 4 - 4));
+  if (tokens & 1) store<usize>(keys + tokens * 4, load<usize>(keys + tokens * 4 - 4));
+  if (sizeof<T>() == 1) place_scales(decode, tokens, quarter);
+}
+
+function place_scales(decode: Decode, tokens: u32, quarter: u32): void {
+  const slots = decode.tile_slots();
+  const key_scales = decode.key_scales();
+  const value_scales = decode.value_scales();
+  const key_scale = decode.params.key_scale;
+  const value_scale = decode.params.value_scale;
+  for (let i: u32 = 0; i < tokens; i++) {
+    const slot = load<u32>(slots + met_at(i, quarter) * 4);
+    store<f32>(key_scales + i * 4, load<f32>(key_scale + slot * 4));
+    store<f32>(value_scales + i * 4, load<f32>(value_scale + slot * 4));
+  }
+}
+
+/** Which token of a tile is met as the i-th. */
+function met_at(i: u32, quarter: u32): u32 {
+  return i < 4 * quarter ? (i & 3) * quarter + (i >> 2) : i;
 }
 
 function attend_tile<T>(decode: Decode, sequence: u32, kv_head: u32, chunk: u32, tokens: u32): void {

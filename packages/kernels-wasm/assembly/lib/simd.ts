@@ -17,6 +17,15 @@ export class simd {
     return simd.widen_f16(v128.load16x4_s(address));
   }
 
+  /** The first and the second four of eight elements: of bytes, as one load with a widening to 16 bits in it. */
+  @inline static first<T>(address: usize): v128 {
+    return sizeof<T>() == 1 ? f32x4.convert_i32x4_s(i32x4.extend_low_i16x8_s(v128.load8x8_s(address))) : simd.load<T>(address);
+  }
+  @inline static second<T>(address: usize): v128 {
+    if (sizeof<T>() == 1) return f32x4.convert_i32x4_s(i32x4.extend_high_i16x8_s(v128.load8x8_s(address)));
+    return simd.load<T>(address + 4 * sizeof<T>());
+  }
+
   /** f16 bits, sign-extended, as f32. */
   @inline static widen_f16(bits: v128): v128 {
     // Exponent and fraction moved into place, the sign left at the top, then times 2^112 for the bias: exact,
