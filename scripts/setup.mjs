@@ -7,7 +7,7 @@ import { pnpm, root, run, stage } from "./lib.mjs";
 
 const stamp = join(root, "node_modules", ".hotset-setup");
 
-export async function setup({ always = false } = {}) {
+export async function setup({ always = false, tests = false } = {}) {
   const lock = readFileSync(join(root, "pnpm-lock.yaml"), "utf8");
   const installed = existsSync(stamp) && readFileSync(stamp, "utf8") === lock && existsSync(join(root, "node_modules", ".modules.yaml"));
   if (!installed || always) {
@@ -19,7 +19,7 @@ export async function setup({ always = false } = {}) {
       writeFileSync(stamp, lock);
     });
   }
-  await build();
+  await build({ tests });
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -221,7 +221,7 @@ const argument = (name) => {
 
 mkdirSync(results, { recursive: true });
 try {
-  await setup();
+  await setup({ tests: true });
   const conformance = argument("--conformance");
   if (conformance) await oneConformance(conformance);
   else {
