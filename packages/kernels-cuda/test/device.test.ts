@@ -2,8 +2,9 @@
 import { attention, createHotset, type Hotset, js } from "@hotset/core";
 import type { DeviceBackend } from "@hotset/core/backend";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { refused } from "../../../test/support/refused.js";
 import type { CudaBackend, CudaMemory } from "../dist/index.js";
-import { emulated, gpu, open, refused } from "./devices.js";
+import { emulated, gpu, open } from "./devices.js";
 
 // Three states of five rows; the second has seen nothing, so the result of the others is known: their mean.
 const axes = { parts: 3, rows: 5, valueDim: 4 };

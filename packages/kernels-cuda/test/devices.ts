@@ -1,7 +1,7 @@
 /** The devices that these tests run on: the emulation, and a GPU where there is one. */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { HotsetError } from "@hotset/core";
+import type { HotsetError } from "@hotset/core";
 import { without } from "../../../test/support/missing.js";
 import { type CudaBackend, type CudaSettings, cuda } from "../dist/index.js";
 
@@ -37,15 +37,3 @@ async function whyNoGpu(): Promise<string | undefined> {
 }
 
 export const open = ({ settings }: TestDevice): Promise<CudaBackend> => cuda(settings);
-
-/** The error of work that must be refused. */
-export const refused = (work: () => unknown): Promise<HotsetError> =>
-  (async () => work())().then(
-    () => {
-      throw new Error("it was not refused");
-    },
-    (error: unknown) => {
-      if (error instanceof HotsetError) return error;
-      throw error;
-    },
-  );

@@ -6,8 +6,9 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import { afterAll, describe, expect, it } from "vitest";
+import { refused } from "../../../test/support/refused.js";
 import { cuda } from "../dist/index.js";
-import { emulated, emulatedAddon, gpu, realAddon, refused } from "./devices.js";
+import { emulated, emulatedAddon, gpu, realAddon } from "./devices.js";
 
 const folder = mkdtempSync(join(tmpdir(), "hotset-cuda-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));

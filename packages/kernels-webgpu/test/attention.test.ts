@@ -1,10 +1,11 @@
 /** attention/decode on a real queue: bad entries, the application's own pass, losses, and the shapes that suites leave out. */
-import { attention, createHotset, type Hotset, HotsetError, js } from "@hotset/core";
+import { attention, createHotset, type Hotset, js } from "@hotset/core";
 import type { Op } from "@hotset/core/backend";
 import { ops } from "@hotset/core/ops";
 import { suiteOf } from "@hotset/core/testing/cases";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { swiftshader, without } from "../../../test/support/missing.js";
+import { refused } from "../../../test/support/refused.js";
 import { type WebgpuBackend, type WebgpuSettings, webgpu } from "../dist/index.js";
 
 const axes = { batch: 2, queryHeads: 4, kvHeads: 2, headDim: 8, valueDim: 8, pages: 6, pageSize: 4, maxPages: 3 };
@@ -17,17 +18,6 @@ const given = {
   lengths: Int32Array.of(11, 6),
 };
 const usage = { copySource: 4, copyTarget: 8, storage: 128 };
-
-const refused = (work: () => unknown): Promise<HotsetError> =>
-  (async () => work())().then(
-    () => {
-      throw new Error("it was not refused");
-    },
-    (error: unknown) => {
-      if (error instanceof HotsetError) return error;
-      throw error;
-    },
-  );
 
 const reference = async (inputs: typeof given) =>
   (await createHotset({ backends: [js()] })).planSync(attention.decode, axes, { keyPages: "f32" }, { backend: "js" }).bind(inputs);

@@ -1,8 +1,9 @@
 /** What is peculiar to this backend, on a real queue: residency, the application's own device, its loss, and bad input. */
-import { attention, createHotset, type Hotset, HotsetError, js, search } from "@hotset/core";
+import { attention, createHotset, type Hotset, type HotsetError, js, search } from "@hotset/core";
 import { suiteOf } from "@hotset/core/testing/cases";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { swiftshader, without } from "../../../test/support/missing.js";
+import { refused } from "../../../test/support/refused.js";
 import { type WebgpuBackend, webgpu } from "../dist/index.js";
 
 const axes = { batch: 3, count: 200, dim: 12, k: 5 };
@@ -11,17 +12,6 @@ const queries = rows.slice(120, 156);
 const expected = [10, 11, 12];
 const firstOf = (ids: Int32Array): number[] => [...ids].filter((_, i) => i % 5 === 0);
 const usage = { copySource: 4, copyTarget: 8, storage: 128 };
-
-const refused = (work: () => unknown): Promise<HotsetError> =>
-  (async () => work())().then(
-    () => {
-      throw new Error("it was not refused");
-    },
-    (error: unknown) => {
-      if (error instanceof HotsetError) return error;
-      throw error;
-    },
-  );
 
 describe.skipIf(without(swiftshader !== undefined))("webgpu on SwiftShader (needs chromium's vk_swiftshader)", () => {
   let backend: WebgpuBackend;
