@@ -1,5 +1,5 @@
 // Makes the kit that scripts/gpu-check runs on a machine with an NVIDIA GPU and no Node: one tar in .cache/gpu-kit with a
-// stripped Node, the packages as node_modules, the addons (CUDA for every supported GPU), the case runners, case packs,
+// stripped Node, the packages as node_modules, the addons (CUDA for every supported GPU), the case runners, a case pack,
 // Dawn, and the check's own scripts. Here it needs Node, npm, cmake, nvcc and xz.
 //
 //   node scripts/gpu-kit.mjs [--out FILE] [--emulated]
@@ -51,7 +51,7 @@ export async function makeKit({ emulated = false, out = join(cache, `hotset-gpu-
     cpSync(join(root, "scripts/gpu"), join(kit, "scripts/gpu"), { recursive: true, filter: (path) => !path.includes("__pycache__") });
     copyFileSync(join(root, "support.json"), join(kit, "support.json"));
     copyFileSync(join(root, "LICENSE"), join(kit, "LICENSE"));
-    await writePacks(join(kit, "packs"), emulated);
+    await writePack(join(kit, "packs/spread.pack"), emulated);
     writeFileSync(join(kit, "kit.json"), `${JSON.stringify(describe(emulated), null, 2)}\n`);
     if (emulated) {
       copyFileSync(process.execPath, join(kit, "bin/node"));
@@ -111,14 +111,10 @@ function copyPackages(kit, emulated) {
   }
 }
 
-async function writePacks(folder, emulated) {
+/** For compute-sanitizer. The whole pack is 90 MB that do not compress: the check makes it, with Node. */
+async function writePack(path, emulated) {
   const { packCases } = await import("../packages/core/dist/testing/pack.js");
-  const spread = emulated ? sanitizerCasesEmulated : sanitizerCases;
-  for (const [name, most] of [
-    ["cases", emulated ? 2 : Number.POSITIVE_INFINITY],
-    ["spread", spread],
-  ])
-    writeFileSync(join(folder, `${name}.pack`), Buffer.concat(await packCases({ most })));
+  writeFileSync(path, Buffer.concat(await packCases({ most: emulated ? sanitizerCasesEmulated : sanitizerCases })));
 }
 
 /** The CPU's case runner, with the compiler's libraries inside: machines with GPUs often have older ones. */
@@ -158,7 +154,9 @@ function compressedNode() {
 }
 
 function must(command, args, cwd = root) {
-  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, encoding: "utf8", maxBuffer: 64 << 20 });
+  // xz with all cores.
+  const env = { ...process.env, XZ_OPT: "-6 -T0" };
+  const { status, stdout, stderr, error } = spawnSync(command, args, { cwd, env, encoding: "utf8", maxBuffer: 64 << 20 });
   if (status !== 0)
     throw new Error(
       `${command} ${args.slice(0, 3).join(" ")}: ${error?.message ?? (stdout + stderr).trim().split("\n").slice(-20).join("\n")}`,

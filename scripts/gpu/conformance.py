@@ -49,7 +49,9 @@ def suite(check, result, target, device):
             break
         # The item that it was in, or that lost the device, is a failure; go on with the next.
         number, name = state["begun"] if state["begun"] else state["last"]
-        state["ended"].setdefault(number, {"name": name, "key": " | ".join(name.split(" | ")[:2]), "error": f"the process ended with {why}: {said[-300:]}"})
+        reason = f"the device was lost: {state['lost']}" if state["lost"] else f"the process ended with {why}: {said[-300:]}"
+        if not state["ended"].get(number, {}).get("error"):
+            state["ended"][number] = {"name": name, "key": " | ".join(name.split(" | ")[:2]), "error": reason}
         start = number + 1
         state["lost"] = None
         if starts > RESTARTS:
@@ -112,7 +114,14 @@ def add(check, result, target, device, state, why, deaths):
 
 def replay(check, result, command, what):
     runner, *arguments = command
-    status, said = run_plain([os.path.join(check.kit, "bin", runner), os.path.join(check.kit, "packs", "cases.pack"), *arguments], check.deadline)
+    pack = os.path.join(check.kit, "packs", "cases.pack")
+    if not os.path.exists(pack):
+        status, said = run_plain([check.node, check.script("pack.mjs"), pack, *(["2"] if check.tiny else [])], check.deadline)
+        if status != 0:
+            result["failed"] += 1
+            result["notes"].append(f"the case pack could not be made: status {status}: {said[-300:]}")
+            return
+    status, said = run_plain([os.path.join(check.kit, "bin", runner), pack, *arguments], check.deadline)
     last = said.strip().splitlines()[-1] if said.strip() else "nothing was said"
     if status == 0:
         result["passed"] += 1
