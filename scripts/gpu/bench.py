@@ -98,7 +98,7 @@ def rounds(check, result, who, command, found, deadline):
         why, said = run_lines(command + ["--start", str(state["last"] + 1)], hear, 100, deadline)
         if state["missing"] is not None:
             result["skipped"] += 1
-            result["notes"].append(f"{who}: no device: {state['missing']}")
+            result["notes"].append(f"{who}: {state['missing']}")
             return False
         if why == "ended":
             return True

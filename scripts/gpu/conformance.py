@@ -40,7 +40,7 @@ def suite(check, result, target, device):
         why, said = run_lines(command + ["--start", str(start)], lambda line: hear(state, line), IDLE, check.deadline)
         if state["missing"] is not None:
             result["skipped"] += 1
-            result["notes"].append(f"{target}: no device: {state['missing']}")
+            result["notes"].append(f"{target}: {state['missing']}")
             return False
         if why == "ended" or why == "time":
             break

@@ -19,7 +19,8 @@ export async function open(target, emulated) {
     }
     throw new Error(`no backend ${id}`);
   } catch (error) {
-    say({ missing: error.received ?? error.message, message: error.message });
+    const why = error.received ?? error.message;
+    say({ missing: why.startsWith("no device") ? why : `no device: ${why}`, message: error.message });
     process.exit(4);
   }
 }

@@ -68,13 +68,18 @@ class Fake(unittest.TestCase):
             file.write(textwrap.dedent(text))
         os.chmod(path, os.stat(path).st_mode | stat.S_IXUSR)
 
-    def check(self, only, wrong="", *arguments):
+    def sanitizer(self, summary, status):
+        self.write("support.json", json.dumps([{"op": "op/one", "target": "cuda", "kernels": ["k"]}, {"op": "op/two", "target": "cuda", "reason": "none"}]))
+        self.write("bin/compute-sanitizer", f"#!/bin/sh\necho 'cuda-sm90: 3 passed, 0 failed'\necho '========= {summary}'\nexit {status}\n")
+        return self.check("sanitizer", "", path=os.path.join(self.kit, "bin"))
+
+    def check(self, only, wrong="", *arguments, path=None):
         """(the results, the last line, the status)."""
         out = os.path.join(self.kit, "out")
         # From outside of the repository, so that the script takes the kit that it lies in.
         script = "import runpy, sys; sys.argv = sys.argv[1:]; m = runpy.run_path(sys.argv[0]); m['conformance'].IDLE = 2; m['main'].__globals__['here'] = sys.argv.pop(); sys.exit(m['main']())"
         command = [sys.executable, "-c", script, os.path.join(HERE, "..", "gpu-check"), "--out", out, "--only", only, "--tiny", *arguments, os.path.join(self.kit, "scripts")]
-        ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "WRONG": wrong}, timeout=60)
+        ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "WRONG": wrong, **({"PATH": path + os.pathsep + os.environ["PATH"]} if path else {})}, timeout=60)
         with open(os.path.join(out, "gpu-check.json")) as file:
             results = json.load(file)
         return results["parts"], ran.stdout.strip().splitlines()[-1], ran.returncode
@@ -111,6 +116,16 @@ class Fake(unittest.TestCase):
         self.assertEqual((len(wrong), status), (2, 1))
         self.assertTrue(all("sample" in row["check"] and "ratio" not in row for row in wrong))
         self.assertEqual(part["passed"], len(part["rows"]) - 2)
+
+    def test_the_sanitizer_runs_every_tool_on_every_op(self):
+        parts, last, status = self.sanitizer("ERROR SUMMARY: 0 errors", 0)
+        self.assertEqual((last, status), ("4 passed, 0 failed, 0 skipped", 0))
+        self.assertEqual({(run["tool"], run["op"]) for run in parts["sanitizer"]["runs"]}, {(tool, "op/one") for tool in ("memcheck", "racecheck", "initcheck", "synccheck")})
+
+    def test_what_the_sanitizer_finds_is_a_failure_whatever_the_status(self):
+        for summary, status in (("ERROR SUMMARY: 2 errors", 99), ("RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)", 0)):
+            with self.subTest(summary):
+                self.assertEqual(self.sanitizer(summary, status)[1], "0 passed, 4 failed, 0 skipped")
 
     def test_results_of_two_runs_are_one(self):
         self.check("cuda")

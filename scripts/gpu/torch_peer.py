@@ -145,7 +145,7 @@ def fastest(clock, ways, count, error_of, most):
                 refused.append(f"{name}: error {error:.2e}")
                 continue
             found.append({"way": name, "us": clock.median_us([lambda i=i: work(i) for i in range(count)]), "error": error})
-        except RuntimeError as problem:
+        except (RuntimeError, TypeError) as problem:
             refused.append(f"{name}: {str(problem).strip().splitlines()[0][:160]}")
     return sorted(found, key=lambda one: one["us"]), refused
 
@@ -265,7 +265,7 @@ def scan_case(test, pattern, device, clock, folder, backends):
             continue
         loss, same = compare(ids)
         off = ((scores.double() - exact(ids)).abs() / span).max().item()
-        checks[backend] = {"error": max(loss, off), "ok": max(loss, off) <= 2e-6, "says": f"{same:.2%} of places, scores within {max(loss, off):.1e}"}
+        checks[backend] = {"error": max(loss, off), "ok": max(loss, off) <= 1e-5, "says": f"{same:.2%} of places, scores within {max(loss, off):.1e}"}
 
     compute = COMPUTE[dtype]
     copies = []
@@ -340,8 +340,11 @@ def main():
             with torch.inference_mode():
                 answer = work(test, patterns[key], arguments.device, clock, arguments.folder, arguments.backends.split(","))
             say(end=number, name=test["name"], **answer)
-        except RuntimeError as problem:
-            say(end=number, name=test["name"], error=str(problem).strip().splitlines()[0][:300])
+        except Exception as problem:
+            reason = f"{type(problem).__name__}: {problem}".splitlines()[0][:300]
+            say(end=number, name=test["name"], error=reason)
+            if "CUDA error" in reason:
+                return 3  # The device is lost to this process: a new one goes on.
         if arguments.device == "cuda":
             torch.cuda.empty_cache()
     say(done=True)
