@@ -52,14 +52,14 @@ const sorted = [...rows.values()].sort((a, b) => key(a).localeCompare(key(b), "e
 writeFileSync(path, `[\n${sorted.map((row) => JSON.stringify(row)).join(",\n")}\n]\n`);
 console.log(`support.json: ${sorted.length} rows, ${seen.length} of them seen in the last test run`);
 
-/** Rows of gpu-check that ran as a whole and passed, with its date and device. Trials are refused. */
+/** Rows of gpu-check for known targets that ran as a whole and passed, with its date and device. Trials are refused. */
 function seenElsewhere(folder) {
   const { date, tiny, kit, parts } = JSON.parse(readFileSync(join(folder, "gpu-check.json"), "utf8"));
   if (tiny || kit.emulated) throw new Error(`${folder} is of a trial, not of a real run`);
   return Object.values(parts).flatMap(({ suites = [] }) =>
     suites.flatMap(({ device, rows }) =>
       rows
-        .filter(({ passed }) => passed)
+        .filter(({ passed, target }) => passed && before.some((row) => row.target === target))
         .map(({ passed, ...row }) => ({ ...row, verified: row.kernels ? { date, device: `${device}, Node ${kit.node}` } : null })),
     ),
   );

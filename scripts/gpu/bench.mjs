@@ -40,7 +40,7 @@ for (let i = start; i < cases.length; i++) {
   try {
     say({ end: i, name: test.name, ...(await (test.kind === "decode" ? measureDecode : measureScan)(test)) });
   } catch (error) {
-    say({ end: i, name: test.name, error: String(error?.message ?? error).slice(0, 1000) });
+    say({ end: i, name: test.name, error: String(error?.message ?? error).slice(0, 1000), code: error?.code });
   }
   if (backend.device.lost !== undefined) process.exit(3);
 }

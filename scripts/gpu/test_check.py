@@ -37,6 +37,7 @@ for i in range(start, len(names)):
     if str(i) == at and wrong == "die": os.kill(os.getpid(), signal.SIGSEGV)
     if str(i) == at and wrong == "hang": time.sleep(60)
     error = dict(error="wrong bits") if str(i) == at and wrong == "fail" else {{}}
+    if str(i) == at and wrong == "small": error = dict(error="none left", code="memory")
     bench = dict(kernel="k", us=10.0, p95Us=11.0, runs=5, queuedUs=12.0, bytes=1, flops=1, sampleError=1.0 if str(i) == at and wrong == "off" else 1e-7)
     extra = bench if sys.argv[1].endswith("bench.mjs") else dict(key=names[i].rpartition(" | ")[0], ms=1, kernels=["k"])
     say(end=i, name=names[i], **extra, **error)
@@ -116,6 +117,13 @@ class Fake(unittest.TestCase):
         self.assertEqual((len(wrong), status), (2, 1))
         self.assertTrue(all("sample" in row["check"] and "ratio" not in row for row in wrong))
         self.assertEqual(part["passed"], len(part["rows"]) - 2)
+
+    def test_what_does_not_fit_is_skipped_and_what_breaks_is_not(self):
+        for wrong, outcome in (("small:2", "skipped"), ("fail:2", "failed"), ("die:2", "failed")):
+            with self.subTest(wrong):
+                part = self.check("bench", wrong)[0]["bench"]
+                self.assertEqual([row["outcome"] for row in part["rows"] if row["outcome"] != "passed"], [outcome] * 2)
+                self.assertEqual(len(part["rows"]), 2 * len(part["cases"]))
 
     def test_the_sanitizer_runs_every_tool_on_every_op(self):
         parts, last, status = self.sanitizer("ERROR SUMMARY: 0 errors", 0)

@@ -12,6 +12,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 VALUE_OFFSET, COPY_OFFSET = 1_000_003, 99_991
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "i8": torch.int8}
@@ -183,28 +184,22 @@ def decode_case(test, pattern, device, clock, folder, backends):
     query = q.to(compute)
     packed = query.view(b, hk, hq // hk, d)
     ways = []
-    if device == "cuda":
-        from torch.nn.attention import SDPBackend, sdpa_kernel
+    # "packed": the query heads of a KV head as so many queries, which any backend takes.
+    for name in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH"):
+        kind = getattr(SDPBackend, name, None)
+        if kind is None:
+            continue
 
-        # "packed": the query heads of a KV head as so many queries, which any backend takes.
-        for name in ("FLASH_ATTENTION", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "MATH"):
-            if not hasattr(SDPBackend, name):
-                continue
-            kind = getattr(SDPBackend, name)
+        def grouped(i, kind=kind):
+            with sdpa_kernel(kind):
+                return F.scaled_dot_product_attention(query, *caches[i], enable_gqa=True)
 
-            def grouped(i, kind=kind):
-                with sdpa_kernel(kind):
-                    return F.scaled_dot_product_attention(query, *caches[i], enable_gqa=True)
+        def together(i, kind=kind):
+            with sdpa_kernel(kind):
+                return F.scaled_dot_product_attention(packed, *caches[i])
 
-            def together(i, kind=kind):
-                with sdpa_kernel(kind):
-                    return F.scaled_dot_product_attention(packed, *caches[i])
-
-            short = name.split("_")[0].lower()
-            ways += [(f"sdpa {short}, enable_gqa", grouped), (f"sdpa {short}, packed heads", together)]
-    else:
-        ways = [("sdpa, enable_gqa", lambda i: F.scaled_dot_product_attention(query, *caches[i], enable_gqa=True))]
-        ways += [("sdpa, packed heads", lambda i: F.scaled_dot_product_attention(packed, *caches[i]))]
+        short = name.split("_")[0].lower()
+        ways += [(f"sdpa {short}, enable_gqa", grouped), (f"sdpa {short}, packed heads", together)]
     found, refused = fastest(clock, ways, len(caches), error_of, 2e-2)
     return {"checks": checks, "ways": found, "refused": refused, "dtype": str(compute).split(".")[1]}
 
@@ -282,7 +277,7 @@ def scan_case(test, pattern, device, clock, folder, backends):
         return work
 
     ways = [("matmul + topk", way(False))]
-    if dtype == "f32" and device == "cuda":
+    if dtype == "f32":
         ways.append(("matmul in tf32 + topk", way(True)))
     # In 16 bits torch rounds scores to them.
     most = 2e-6 if dtype == "f32" else 2e-2
