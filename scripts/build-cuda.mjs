@@ -15,7 +15,10 @@ const has = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).
 export const addonFile = (emulated) =>
   emulated ? join(folder, "build/emulated/addon/hotset-cuda-emulated.node") : join(folder, "prebuilds/linux-x64/hotset-cuda.node");
 
-export function buildCuda({ emulated = false, allTargets = false } = {}) {
+/** Where the case runner is built, with `runner: true`. */
+export const runnerFile = (emulated) => join(folder, "build", emulated ? "emulated" : "release", "hotset_cuda_runner");
+
+export function buildCuda({ emulated = false, allTargets = false, runner = false } = {}) {
   const what = emulated ? "cuda (emulated)" : "cuda";
   const missing = [
     ["Linux on x64", process.platform === "linux" && process.arch === "x64"],
@@ -29,6 +32,7 @@ export function buildCuda({ emulated = false, allTargets = false } = {}) {
   }
   const build = join(folder, "build", emulated ? "emulated" : allTargets ? "release" : "sm_90");
   const flags = [`-DHOTSET_CUDA_EMULATED=${emulated ? "ON" : "OFF"}`, `-DHOTSET_ALL_TARGETS=${allTargets ? "ON" : "OFF"}`];
+  flags.push(`-DHOTSET_RUNNER=${runner ? "ON" : "OFF"}`);
   must(what, "cmake", ["-S", folder, "-B", build, ...(has("ninja") ? ["-G", "Ninja"] : []), ...flags]);
   must(what, "cmake", ["--build", build, "--parallel"]);
   install(build, addonFile(emulated), what);

@@ -1,5 +1,6 @@
 // Writes support.json from what the last `npm test` saw (.results/support), with date and device; rows of targets that
 // did not run here stay as they are. `npm run support` after a test run on a machine whose results should be claimed.
+// `node scripts/support.mjs --from FOLDER`: from what scripts/gpu-check saw on its machine (gpu-check.json) instead.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
@@ -8,7 +9,13 @@ import { root } from "./lib.mjs";
 const path = join(root, "support.json");
 const folder = join(root, ".results", "support");
 const before = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : [];
-const seen = existsSync(folder) ? readdirSync(folder).flatMap((file) => JSON.parse(readFileSync(join(folder, file), "utf8"))) : [];
+const from = process.argv.indexOf("--from");
+const seen =
+  from > 0
+    ? seenElsewhere(process.argv[from + 1])
+    : existsSync(folder)
+      ? readdirSync(folder).flatMap((file) => JSON.parse(readFileSync(join(folder, file), "utf8")))
+      : [];
 const key = ({ op, variant, target }) => `${op} | ${variant} | ${target}`;
 const processor = cpus()[0]?.model.trim() ?? "unknown";
 /** Columns of devices drawn by the CPU: what stands in, and the column of the real ones. */
@@ -35,8 +42,25 @@ const planned = [...before, ...seen]
   .map((row) => ({ ...row, verified: null }));
 
 const rows = new Map();
-for (const row of [...before, ...planned, ...seen.map((row) => ({ ...row, verified: row.kernels ? verified(row.target) : null }))])
+for (const row of [
+  ...before,
+  ...planned,
+  ...seen.map((row) => ({ ...row, verified: row.verified ?? (row.kernels && from < 0 ? verified(row.target) : null) })),
+])
   rows.set(key(row), row);
 const sorted = [...rows.values()].sort((a, b) => key(a).localeCompare(key(b), "en"));
 writeFileSync(path, `[\n${sorted.map((row) => JSON.stringify(row)).join(",\n")}\n]\n`);
 console.log(`support.json: ${sorted.length} rows, ${seen.length} of them seen in the last test run`);
+
+/** Rows of gpu-check for known targets that ran as a whole and passed, with its date and device. Trials are refused. */
+function seenElsewhere(folder) {
+  const { date, tiny, kit, parts } = JSON.parse(readFileSync(join(folder, "gpu-check.json"), "utf8"));
+  if (tiny || kit.emulated) throw new Error(`${folder} is of a trial, not of a real run`);
+  return Object.values(parts).flatMap(({ suites = [] }) =>
+    suites.flatMap(({ device, rows }) =>
+      rows
+        .filter(({ passed, target }) => passed && before.some((row) => row.target === target))
+        .map(({ passed, ...row }) => ({ ...row, verified: row.kernels ? { date, device: `${device}, Node ${kit.node}` } : null })),
+    ),
+  );
+}

@@ -3,7 +3,8 @@
 //
 //   npm test -- --only lint,unit                    some stages
 //   npm test -- --conformance native-avx2           the conformance suite of one target; HOTSET_CASE narrows it to one case
-import { createWriteStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, createWriteStream, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { finished } from "node:stream/promises";
 import { checkDeno, missingForDeno } from "./deno-check.mjs";
@@ -152,6 +153,12 @@ const stages = {
     );
   },
 
+  async "gpu-check"() {
+    const python = has("python3") ? undefined : "python3";
+    await check("gpu-check: crashes, hangs, lost devices", () => must("python3", ["scripts/gpu/test_check.py"]), python);
+    await check("gpu-check: a kit with the emulation, without Node", gpuCheck, python ?? withoutCmake());
+  },
+
   async deno() {
     await check("WebGPU with f16 in Deno on lavapipe", () => checkDeno(), missingForDeno());
   },
@@ -178,6 +185,33 @@ const sanitized = (kinds) => [
   "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
   "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O1 -g1",
 ];
+
+/** Makes a kit, and runs it from an empty folder where no Node is found. */
+async function gpuCheck() {
+  const { makeKit } = await import("./gpu-kit.mjs");
+  const folder = mkdtempSync(join(tmpdir(), "hotset-gpu-check-"));
+  try {
+    const kit = await makeKit({ emulated: true, out: join(folder, "kit.tar") });
+    const tools = join(folder, "bin");
+    mkdirSync(tools);
+    // Not python3 as the path has it, which may be a script that looks for versions.
+    symlinkSync((await must("python3", ["-c", "import sys; print(sys.executable)"])).trim(), join(tools, "python3"));
+    for (const name of ["sh", "tar", "xz"]) symlinkSync((await must("sh", ["-c", `command -v ${name}`])).trim(), join(tools, name));
+    cpSync(join(root, "scripts/gpu-check"), join(folder, "gpu-check"));
+    cpSync(join(root, "scripts/gpu"), join(folder, "gpu"), { recursive: true });
+    const out = join(folder, "out");
+    const args = ["-i", `PATH=${tools}`, `HOME=${folder}`, "python3", "gpu-check", "--kit", kit, "--out", out, "--tiny"];
+    const output = await must("env", args, { cwd: folder });
+    const last = output.trim().split("\n").at(-1);
+    if (!/^\d+ passed, 0 failed, \d+ skipped$/.test(last)) throw new Error(output);
+    const { parts } = JSON.parse(readFileSync(join(out, "gpu-check.json"), "utf8"));
+    for (const [part, least] of Object.entries({ cuda: 20, native: 20, bench: 20 }))
+      if (parts[part].passed < least) throw new Error(`${part} passed ${parts[part].passed}, at least ${least} should\n${output}`);
+    if (!readFileSync(join(out, "gpu-check.txt"), "utf8").includes("not a result")) throw new Error("a trial must say that it is one");
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
 
 /** Builds the case runner of a package. */
 async function runnerOf(id, name, file, flags) {

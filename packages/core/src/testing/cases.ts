@@ -9,6 +9,7 @@ export { type Prepared, prepare } from "./prepared.js";
 export { Random } from "./random.js";
 export { isExact, runCase } from "./run-case.js";
 export { type Suite, suiteOf } from "./suite.js";
+export { observedRows, type SupportRow, supportProblems, targetOf } from "./support-rows.js";
 
 /** What the reference makes of the sample of a bench case, and how to pick the same part of a full result. */
 export function prepareSample(

@@ -13,7 +13,7 @@ import { dtypes } from "../dtype.js";
 import type { TensorPort } from "../op/define.js";
 import { Params, pointerOffsets } from "../op/layout.js";
 import { symbolOf } from "../op/symbol.js";
-import { presentTensors, tensorNames } from "../op/variant.js";
+import { presentTensors, tensorNames, variantKey } from "../op/variant.js";
 import { ops } from "../ops.js";
 import { bytesOf } from "../tensor.js";
 import { casesOf } from "./case.js";
@@ -22,17 +22,25 @@ import { dtypeOf, type Prepared, prepare } from "./prepared.js";
 import { Random } from "./random.js";
 import { variantsOf } from "./suite.js";
 
-/** Packs every case of every op, each with its first seed. */
-export async function packCases(): Promise<Uint8Array[]> {
+/** Packs every case of every op, each with its first seed; or `most` of each op's variant, spread over its cases. */
+export async function packCases({ most = Number.POSITIVE_INFINITY }: { most?: number } = {}): Promise<Uint8Array[]> {
   const chunks: Uint8Array[] = [];
   let count = 0;
   const writer = new Writer(chunks);
   for (const op of ops) {
-    for (const test of (await casesOf(op)).cases) {
-      for (const variant of variantsOf(op, test)) {
-        writeCase(writer, prepare(op, test, variant, 0));
-        count++;
-      }
+    const { cases } = await casesOf(op);
+    const all = cases.flatMap((test) => variantsOf(op, test).map((variant) => ({ test, variant, key: variantKey(op, variant) })));
+    const totals = new Map<string, number>();
+    for (const { key } of all) totals.set(key, (totals.get(key) ?? 0) + 1);
+    const seen = new Map<string, number>();
+    for (const { test, variant, key } of all) {
+      const n = seen.get(key) ?? 0;
+      seen.set(key, n + 1);
+      const step = Math.max(1, (totals.get(key) as number) / most);
+      // The first at or after each multiple of the step.
+      if (n - Math.floor(n / step) * step >= 1) continue;
+      writeCase(writer, prepare(op, test, variant, 0));
+      count++;
     }
   }
   const head = new Uint8Array(16);
