@@ -77,6 +77,9 @@ describe("files checked before they are loaded", () => {
   it("are refused truncated, changed, unlisted or missing, each with the reason", () => {
     write(good);
     writeFileSync(join(folder, "x.node"), bytes.subarray(0, 5));
+    expect(() => readChecked(join(folder, "other-platform"), "x.node")).toThrow(
+      /received no such folder\. The package has nothing for this/,
+    );
     expect(() => readChecked(folder, "x.node")).toThrow(/expected 13 bytes but received 5\. The package is damaged: install it again/);
     writeFileSync(join(folder, "x.node"), "b binary file");
     expect(() => readChecked(folder, "x.node")).toThrow(/expected sha256/);

@@ -167,7 +167,7 @@ describe("a damaged addon", () => {
 
   it("is refused where there is none for this platform", () => {
     expect(damaged((file) => rmSync(join(file, ".."), { recursive: true }))).toMatch(
-      /BackendLoadError .*manifest\.json: expected the list of this package's files/,
+      /BackendLoadError .*: expected what was built for this platform but received no such folder/,
     );
   });
 });

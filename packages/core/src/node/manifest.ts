@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { BackendLoadError } from "../errors.js";
 
@@ -14,6 +14,13 @@ const damagedHint = "The package is damaged: install it again (npm ci).";
  */
 export function readChecked(folder: string, name: string): Uint8Array<ArrayBuffer> {
   const path = join(folder, name);
+  if (!existsSync(folder))
+    throw new BackendLoadError({
+      where: folder,
+      expected: "what was built for this platform",
+      received: "no such folder",
+      hint: "The package has nothing for this platform; in a checkout, the build makes it.",
+    });
   const manifest = parseManifest(join(folder, "manifest.json"));
   const entry = manifest[name];
   if (!entry) throw new BackendLoadError({ where: path, expected: "an entry in manifest.json", received: "none", hint: damagedHint });
