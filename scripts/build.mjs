@@ -2,6 +2,7 @@
 import { copyFileSync, existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { addonFile } from "./build-cuda.mjs";
 import { root, run, stage } from "./lib.mjs";
 
 /** Time of the newest file below the given paths; 0 where there is none. */
@@ -19,26 +20,11 @@ function newest(paths) {
 export const packages = ["core", "hotset", "kernels-cuda", "kernels-native", "kernels-wasm", "kernels-webgpu"];
 const inPackage = (name) => (path) => join(root, "packages", name, path);
 
-function oldest(paths) {
-  return Math.min(...paths.map((path) => newest([path])));
-}
-
-/** CUDA takes more than a minute: it is built for machines that have a driver, and for the `tests`, which emulate one. */
+/**
+ * What is old is built side by side, after TypeScript, which scripts import. CUDA takes more than a minute: it is built for
+ * machines that have a driver, and for the `tests`, which emulate one.
+ */
 export async function build({ always = false, tests = false } = {}) {
-  const native = inPackage("kernels-native");
-  if (always || newest([native("prebuilds")]) < newest([native("src"), native("CMakeLists.txt"), join(root, "scripts/build-native.mjs")])) {
-    const { buildNative } = await import("./build-native.mjs");
-    await stage("build: native addon", async () => buildNative());
-  }
-  const cuda = inPackage("kernels-cuda");
-  const { addonFile, buildCuda } = await import("./build-cuda.mjs");
-  const sources = newest([cuda("src"), cuda("CMakeLists.txt"), native("src/gen"), join(root, "scripts/build-cuda.mjs")]);
-  if (!tests && !always && !existsSync("/proc/driver/nvidia/version"))
-    console.log("cuda: left out, because there is no NVIDIA driver (node scripts/build-cuda.mjs builds it, npm test too)");
-  else
-    for (const emulated of tests || always ? [false, true] : [false])
-      if (always || newest([addonFile(emulated)]) < sources)
-        await stage(`build: CUDA addon${emulated ? ", emulated" : ""}`, async () => buildCuda({ emulated }));
   await stage("build: TypeScript", async () => {
     const { status, output } = await run("tsc", ["-b", "tsconfig.build.json"]);
     if (status !== 0) throw new Error(`TypeScript:\n${output}`);
@@ -46,17 +32,31 @@ export async function build({ always = false, tests = false } = {}) {
   // npm packs only what lies in a package's own folder.
   for (const name of packages) copyFileSync(join(root, "LICENSE"), inPackage(name)("LICENSE"));
   copyFileSync(join(root, "README.md"), inPackage("hotset")("README.md"));
-  const webgpu = inPackage("kernels-webgpu");
-  if (always || oldest([webgpu("dist/embedded/shaders.js")]) < newest([webgpu("src"), join(root, "scripts/build-webgpu.mjs")])) {
-    const { buildWebgpu } = await import("./build-webgpu.mjs");
-    await stage("build: WGSL modules", async () => buildWebgpu());
-  }
-  // After TypeScript: it asks core how an op's id is spelt in code.
-  const wasm = inPackage("kernels-wasm");
-  if (always || oldest([wasm("dist/manifest.json")]) < newest([wasm("assembly"), join(root, "scripts/build-wasm.mjs")])) {
-    const { buildWasm } = await import("./build-wasm.mjs");
-    await stage("build: wasm modules", async () => buildWasm());
-  }
+
+  const [native, cuda, wasm, webgpu] = ["kernels-native", "kernels-cuda", "kernels-wasm", "kernels-webgpu"].map(inPackage);
+  const cudaSources = [cuda("src"), cuda("CMakeLists.txt"), native("src/gen")];
+  const withCuda = tests || always || existsSync("/proc/driver/nvidia/version");
+  if (!withCuda) console.log("cuda: left out, because there is no NVIDIA driver (node scripts/build-cuda.mjs builds it, npm test too)");
+  const parts = [
+    { name: "native addon", script: "build-native", made: native("prebuilds"), from: [native("src"), native("CMakeLists.txt")] },
+    { name: "wasm modules", script: "build-wasm", made: wasm("dist/manifest.json"), from: [wasm("assembly")] },
+    { name: "WGSL modules", script: "build-webgpu", made: webgpu("dist/embedded/shaders.js"), from: [webgpu("src")] },
+    ...(withCuda ? [{ name: "CUDA addon", script: "build-cuda", made: addonFile(false), from: cudaSources }] : []),
+    ...(tests || always
+      ? [{ name: "CUDA addon, emulated", script: "build-cuda", arguments: ["--emulated"], made: addonFile(true), from: cudaSources }]
+      : []),
+  ];
+  await Promise.all(
+    parts.map(async ({ name, script, arguments: more = [], made, from }) => {
+      const file = join(root, "scripts", `${script}.mjs`);
+      if (!always && newest([made]) >= newest([...from, file])) return;
+      await stage(`build: ${name}`, async () => {
+        const { status, output } = await run(process.execPath, [file, ...more]);
+        process.stdout.write(output);
+        if (status !== 0) throw new Error(`${name} could not be built`);
+      });
+    }),
+  );
 }
 
 /** Removes what builds make. */
