@@ -1,15 +1,12 @@
 // Builds the CUDA addon with nvcc into prebuilds/linux-x64, stripped, with its manifest; `--emulated` the one that runs
 // the same kernels on the CPU, for tests, into build/emulated. Without the compiler it says so in one line and leaves the
 // addon out. `--all-targets`: for every supported GPU, as releases have it (default: sm_90 alone).
-import { execFileSync, spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { copyFileSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { spawnSync } from "node:child_process";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { has, installAddon } from "./lib.mjs";
 
 const folder = fileURLToPath(new URL("../packages/kernels-cuda", import.meta.url));
-
-const has = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
 
 /** Where the addon of either kind goes. */
 export const addonFile = (emulated) =>
@@ -35,25 +32,8 @@ export function buildCuda({ emulated = false, allTargets = false, runner = false
   flags.push(`-DHOTSET_RUNNER=${runner ? "ON" : "OFF"}`);
   must(what, "cmake", ["-S", folder, "-B", build, ...(has("ninja") ? ["-G", "Ninja"] : []), ...flags]);
   must(what, "cmake", ["--build", build, "--parallel"]);
-  install(build, addonFile(emulated), what);
+  installAddon(join(build, basename(addonFile(emulated))), addonFile(emulated), what);
   return true;
-}
-
-/** Copies the addon to its place, with its manifest. */
-function install(build, target, what) {
-  const name = target.slice(target.lastIndexOf("/") + 1);
-  const place = target.slice(0, -name.length - 1);
-  mkdirSync(place, { recursive: true });
-  // A process that has the old file loaded keeps it.
-  copyFileSync(join(build, name), `${target}.new`);
-  try {
-    execFileSync("strip", ["-x", `${target}.new`]);
-  } catch {}
-  renameSync(`${target}.new`, target);
-  const bytes = readFileSync(target);
-  const manifest = { [name]: { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") } };
-  writeFileSync(join(place, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-  console.log(`${what}: ${target} (${(bytes.length / 1024).toFixed(0)} KiB)`);
 }
 
 function must(what, command, args) {

@@ -1,15 +1,12 @@
 // Builds the addon with cmake-js and puts it into prebuilds/<platform>-<arch>, stripped, with its manifest.
 // Without a compiler it says so in one line and leaves the addon out.
-import { execFileSync, spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { has, installAddon } from "./lib.mjs";
 
 const folder = fileURLToPath(new URL("../packages/kernels-native", import.meta.url));
-
-const has = (command) => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
 
 export function buildNative() {
   const missing = [
@@ -26,19 +23,7 @@ export function buildNative() {
     console.error(built.stdout, built.stderr);
     throw new Error("native: the build failed");
   }
-  const target = join(folder, "prebuilds", triple());
-  mkdirSync(target, { recursive: true });
-  const file = join(target, "hotset.node");
-  copyFileSync(join(folder, "build", "Release", "hotset.node"), file);
-  if (process.platform === "linux") {
-    try {
-      execFileSync("strip", ["-x", file]);
-    } catch {}
-  }
-  const bytes = readFileSync(file);
-  const manifest = { "hotset.node": { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") } };
-  writeFileSync(join(target, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-  console.log(`native: ${file} (${(bytes.length / 1024).toFixed(0)} KiB)`);
+  installAddon(join(folder, "build", "Release", "hotset.node"), join(folder, "prebuilds", triple(), "hotset.node"), "native");
   return true;
 }
 

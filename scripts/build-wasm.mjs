@@ -2,11 +2,11 @@
 // packages/kernels-wasm/dist: the .wasm files with their manifest for Node, and the same bytes as JavaScript
 // modules for bundlers. Writes assembly/index.ts from the ops it finds.
 import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { writeManifest } from "./lib.mjs";
 
 const folder = fileURLToPath(new URL("../packages/kernels-wasm", import.meta.url));
 const assembly = join(folder, "assembly");
@@ -26,17 +26,18 @@ export async function buildWasm() {
   writeIfChanged(join(assembly, "index.ts"), indexSource(ids, symbolOf, typeNameOf));
   rmSync(join(dist, "embedded"), { recursive: true, force: true });
   mkdirSync(join(dist, "embedded"), { recursive: true });
-  const manifest = {};
   for (const [name, features] of Object.entries(builds)) {
     const file = `${name}.wasm`;
     compile(join(dist, file), features);
     const bytes = readFileSync(join(dist, file));
-    manifest[file] = { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
     writeFileSync(join(dist, "embedded", `${name}.js`), `export const base64 =\n  "${bytes.toString("base64")}";\n`);
     writeFileSync(join(dist, "embedded", `${name}.d.ts`), "export declare const base64: string;\n");
     console.log(`wasm: ${name}, ${ids.length} ops (${(bytes.length / 1024).toFixed(1)} KiB)`);
   }
-  writeFileSync(join(dist, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+  writeManifest(
+    dist,
+    Object.keys(builds).map((name) => `${name}.wasm`),
+  );
 }
 
 /** Ids of the ops that have a kernel: `<family>/<op>.ts` files that export its plan. */

@@ -56,8 +56,8 @@ function lavapipe() {
     const file = existsSync(manifests) && readdirSync(manifests).find((name) => name.startsWith("lvp_icd"));
     if (!file) continue;
     const manifest = JSON.parse(readFileSync(join(manifests, file), "utf8"));
-    const library = manifest.ICD.library_path;
-    if (library.startsWith("/")) manifest.ICD.library_path = join(folder, library);
+    const { library_path: library, ...rest } = manifest.ICD;
+    if (library.startsWith("/")) manifest.ICD = { ...rest, library_path: join(folder, library) };
     const libraries = join(folder, "usr/lib");
     const machine = readdirSync(libraries).find((name) => existsSync(join(libraries, name, "libvulkan_lvp.so")));
     return { manifest, libraries: folder === "/" || !machine ? [] : [join(libraries, machine)] };

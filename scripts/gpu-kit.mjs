@@ -23,6 +23,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { packages } from "./build.mjs";
 import { addonFile, buildCuda, runnerFile } from "./build-cuda.mjs";
 import { root } from "./lib.mjs";
 
@@ -85,7 +86,7 @@ function describe(emulated) {
 
 /** What npm would install, and Dawn with one binary. */
 function copyPackages(kit, emulated) {
-  for (const name of ["core", "kernels-cuda", "kernels-native", "kernels-wasm", "kernels-webgpu", "hotset"]) {
+  for (const name of packages) {
     const from = join(root, "packages", name);
     const to = join(kit, "node_modules", ...(name === "hotset" ? [name] : ["@hotset", name]));
     mkdirSync(to, { recursive: true });

@@ -1,7 +1,8 @@
 // What the scripts share: running commands, the pinned pnpm, and the root folder.
-import { spawn, spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { basename, delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
@@ -43,4 +44,28 @@ export async function stage(name, work) {
   const result = await work();
   console.log(`${name.padEnd(44)} ${((performance.now() - start) / 1e3).toFixed(1).padStart(6)} s`);
   return result;
+}
+
+/** manifest.json of these files of a folder, as packages/core/src/node/manifest.ts checks it. */
+export function writeManifest(folder, names) {
+  const entries = names.map((name) => {
+    const bytes = readFileSync(join(folder, name));
+    return [name, { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") }];
+  });
+  writeFileSync(join(folder, "manifest.json"), `${JSON.stringify(Object.fromEntries(entries), null, 2)}\n`);
+}
+
+/** Copies an addon to its place, stripped, with its manifest. */
+export function installAddon(built, target, what) {
+  mkdirSync(dirname(target), { recursive: true });
+  // A process that has the old file loaded keeps it.
+  copyFileSync(built, `${target}.new`);
+  if (process.platform === "linux") {
+    try {
+      execFileSync("strip", ["-x", `${target}.new`]);
+    } catch {}
+  }
+  renameSync(`${target}.new`, target);
+  writeManifest(dirname(target), [basename(target)]);
+  console.log(`${what}: ${target} (${(readFileSync(target).length / 1024).toFixed(0)} KiB)`);
 }

@@ -7,6 +7,7 @@ import { cpSync, createWriteStream, existsSync, mkdirSync, mkdtempSync, readFile
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { finished } from "node:stream/promises";
+import { packages } from "./build.mjs";
 import { checkDeno, missingForDeno } from "./deno-check.mjs";
 import { has, root, run, stage } from "./lib.mjs";
 import { setup } from "./setup.mjs";
@@ -164,7 +165,7 @@ const stages = {
   },
 
   async packages() {
-    for (const name of ["core", "hotset", "kernels-cuda", "kernels-native", "kernels-wasm", "kernels-webgpu"]) {
+    for (const name of packages) {
       const cwd = join(root, "packages", name);
       await check(`publint: ${name}`, () => must("publint", ["--strict", "--pack", "npm"], { cwd }));
       await check(`are the types wrong: ${name}`, () => must("attw", ["--pack", ".", "--profile", "esm-only"], { cwd }));

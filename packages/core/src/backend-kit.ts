@@ -22,6 +22,7 @@ export type {
   DeviceTraits,
   Readback,
 } from "./device.js";
+export { measureUploads } from "./device.js";
 export { lostError } from "./device-step.js";
 export { byteLength, type DType, type DTypeInfo, dtypeNames, dtypes, type HostArray, rowLength, storageLength } from "./dtype.js";
 export { BackendLoadError, FormatError, HotsetError, UnsupportedError } from "./errors.js";

@@ -35,6 +35,24 @@ export type DeviceRecorder = object;
 
 export type DeviceBinding = BindingOf<DeviceMemory>;
 
+/** GB/s of uploads, each with its wait, as before a run: for a backend's `copy` probe. The memory is released. */
+export async function measureUploads(memory: DeviceMemory, wait: () => Promise<unknown>): Promise<number> {
+  const data = new Uint8Array(memory.bytes);
+  try {
+    const times: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      const start = performance.now();
+      memory.write(data);
+      await wait();
+      times.push(performance.now() - start);
+    }
+    // The first is no measure.
+    return data.length / (Math.min(...times.slice(1)) * 1e6);
+  } finally {
+    memory.release();
+  }
+}
+
 /** Memory to bring to the host, and where to. */
 export interface Readback {
   readonly memory: DeviceMemory;

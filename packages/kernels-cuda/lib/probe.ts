@@ -1,5 +1,5 @@
 /** What this device reaches: for calibration. */
-import { HotsetError, type Probe } from "@hotset/core/backend";
+import { HotsetError, measureUploads, type Probe } from "@hotset/core/backend";
 import type { CudaDevice } from "./device.js";
 import { CudaMemory } from "./memory.js";
 
@@ -7,9 +7,9 @@ import { CudaMemory } from "./memory.js";
 export async function measure(device: CudaDevice, probe: Probe): Promise<number> {
   const bytes = "bytes" in probe ? probe.bytes : 16;
   if (!(bytes >= 16)) throw new HotsetError("argument", { where: "cuda: probe", expected: "16 bytes or more", received: `${bytes}` });
-  if (probe.kind === "copy") return copy(device, bytes);
   const { addon, queue } = device;
   const data = CudaMemory.alloc(device, bytes);
+  if (probe.kind === "copy") return measureUploads(data, () => device.wait("cuda: probe", undefined, new BigUint64Array(), []));
   try {
     const sums = CudaMemory.alloc(device, addon.probeSums * 4);
     try {
@@ -27,23 +27,5 @@ export async function measure(device: CudaDevice, probe: Probe): Promise<number>
     }
   } finally {
     data.release();
-  }
-}
-
-/** With its wait, as an upload before a run has it. */
-async function copy(device: CudaDevice, bytes: number): Promise<number> {
-  const memory = CudaMemory.alloc(device, bytes);
-  const data = new Uint8Array(bytes);
-  try {
-    const times: number[] = [];
-    for (let i = 0; i < 4; i++) {
-      const start = performance.now();
-      memory.write(data);
-      await device.wait("cuda: probe", undefined, new BigUint64Array(), []);
-      times.push(performance.now() - start);
-    }
-    return bytes / (Math.min(...times.slice(1)) * 1e6);
-  } finally {
-    memory.release();
   }
 }

@@ -19,7 +19,6 @@
 #define __device__
 #define __host__
 #define __shared__ static
-#define __constant__ static const
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
@@ -33,10 +32,8 @@ struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
-inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 #include "emulate_runtime.h"
 
@@ -78,10 +75,6 @@ T shuffle(int line, unsigned, T value, int source) {
 }
 template <class T>
 T shuffle_xor(int line, unsigned mask, T value, int lanes) { return shuffle(line, mask, value, thread->lane ^ lanes); }
-template <class T>
-T shuffle_up(int line, unsigned mask, T value, int lanes) { return shuffle(line, mask, value, thread->lane >= lanes ? thread->lane - lanes : thread->lane); }
-template <class T>
-T shuffle_down(int line, unsigned mask, T value, int lanes) { return shuffle(line, mask, value, thread->lane + lanes < 32 ? thread->lane + lanes : thread->lane); }
 inline unsigned ballot(int line, unsigned, bool value) {
   const Slot* const slots = exchange(line, {{uint64_t(value)}});
   unsigned bits = 0;
@@ -97,35 +90,20 @@ inline unsigned ballot(int line, unsigned, bool value) {
 #define gridDim (hotset::emulated::grid_size)
 #define __syncthreads() hotset::emulated::sync_block(__FILE__, __LINE__)
 #define __syncwarp(...) ((void)hotset::emulated::exchange(__LINE__, {}))
-#define __shfl_sync(...) hotset::emulated::shuffle(__LINE__, __VA_ARGS__)
 #define __shfl_xor_sync(...) hotset::emulated::shuffle_xor(__LINE__, __VA_ARGS__)
-#define __shfl_up_sync(...) hotset::emulated::shuffle_up(__LINE__, __VA_ARGS__)
-#define __shfl_down_sync(...) hotset::emulated::shuffle_down(__LINE__, __VA_ARGS__)
 #define __ballot_sync(...) hotset::emulated::ballot(__LINE__, __VA_ARGS__)
 #define __any_sync(...) (hotset::emulated::ballot(__LINE__, __VA_ARGS__) != 0)
-#define __all_sync(...) (hotset::emulated::ballot(__LINE__, __VA_ARGS__) == ~0u)
 
 template <class T>
 T atomicAdd(T* at, T value) { const T old = *at; *at = old + value; return old; }
 template <class T>
 T atomicMin(T* at, T value) { const T old = *at; if (value < old) *at = value; return old; }
-template <class T>
-T atomicMax(T* at, T value) { const T old = *at; if (value > old) *at = value; return old; }
-template <class T>
-T atomicOr(T* at, T value) { const T old = *at; *at = old | value; return old; }
-template <class T>
-T atomicExch(T* at, T value) { const T old = *at; *at = value; return old; }
-template <class T>
-T atomicCAS(T* at, T expected, T value) { const T old = *at; if (old == expected) *at = value; return old; }
-inline void __threadfence() {}
 
 template <class T>
 T __ldg(const T* at) { return *at; }
 inline unsigned __float_as_uint(float value) { unsigned bits; memcpy(&bits, &value, 4); return bits; }
 inline float __uint_as_float(unsigned bits) { float value; memcpy(&value, &bits, 4); return value; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
-inline int __clz(int bits) { return bits ? __builtin_clz(unsigned(bits)) : 32; }
-inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline float __expf(float x) { return expf(x); }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline double __dadd_rn(double a, double b) { return a + b; }

@@ -1,5 +1,5 @@
 /** What this device reaches: for calibration. */
-import { HotsetError, type Probe } from "@hotset/core/backend";
+import { HotsetError, measureUploads, type Probe } from "@hotset/core/backend";
 import type { WebgpuDevice } from "./device.js";
 import { roundUp } from "./flags.js";
 import type { Pass } from "./program.js";
@@ -20,7 +20,10 @@ const operations = 16384;
 
 /** GB/s of reading device memory or of copying from the host; 10^9 operations a second. */
 export async function measure(owner: WebgpuDevice, probe: Probe): Promise<number> {
-  if (probe.kind === "copy") return copy(owner, probe.bytes);
+  if (probe.kind === "copy") {
+    const memory = owner.alloc(probe.bytes);
+    return measureUploads(memory, () => owner.wait([memory.check], []));
+  }
   if (probe.kind === "madd-i8")
     throw new HotsetError("unsupported", { where: "webgpu: probe", expected: "read, madd or copy", received: probe.kind });
   const reads = probe.kind === "read";
@@ -46,23 +49,6 @@ export async function measure(owner: WebgpuDevice, probe: Probe): Promise<number
   } finally {
     source.release();
     sums.release();
-  }
-}
-
-async function copy(owner: WebgpuDevice, bytes: number): Promise<number> {
-  const memory = owner.alloc(bytes);
-  const data = new Uint8Array(bytes);
-  try {
-    const times: number[] = [];
-    for (let i = 0; i < 4; i++) {
-      const start = performance.now();
-      memory.write(data);
-      await owner.wait([memory.check], []);
-      times.push(performance.now() - start);
-    }
-    return bytes / (Math.min(...times.slice(1)) * 1e6);
-  } finally {
-    memory.release();
   }
 }
 

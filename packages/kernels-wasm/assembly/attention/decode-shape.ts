@@ -1,5 +1,6 @@
 // How a decode step is cut into tasks and where everything lies in the scratch; and one task's view of it.
-import { AttentionDecodeParams, DTYPE_F32, DTYPE_I8 } from "../gen/params";
+import { AttentionDecodeParams, DTYPE_F32 } from "../gen/params";
+import { align_line } from "../lib/kernel";
 
 /** Query heads that meet a key together: the lanes of a vector. Groups of other sizes are filled up with zeros. */
 export const HEADS: u32 = 4;
@@ -123,12 +124,4 @@ export function decode_of(params: AttentionDecodeParams, scratch: usize, slot: u
   decode.scratch = scratch;
   decode.slot = slot;
   return decode;
-}
-
-export function element_bytes(params: AttentionDecodeParams): u32 {
-  return params.key_pages_dtype == DTYPE_F32 ? 4 : params.key_pages_dtype == DTYPE_I8 ? 1 : 2;
-}
-
-function align_line(bytes: u64): u64 {
-  return (bytes + 63) & ~63;
 }

@@ -40,6 +40,11 @@ export function fail(status: Status, port: i32, index: u32, value: f64): void {
   status.value = value;
 }
 
+/** Bytes in whole 64-byte lines. */
+export function align_line(bytes: u64): u64 {
+  return (bytes + 63) & ~63;
+}
+
 /** The end of an object laid out in memory, on the next 64-byte line. */
 export function line_after(address: usize, bytes: usize): usize {
   return (address + bytes + 63) & ~63;

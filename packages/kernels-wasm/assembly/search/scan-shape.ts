@@ -1,5 +1,6 @@
 // How a scan is cut into tasks and where everything lies in the scratch; and one task's view of it.
 import { DTYPE_F16, DTYPE_F32, DTYPE_I8, SearchScanParams } from "../gen/params";
+import { align_line } from "../lib/kernel";
 import { Reservoir, reservoir_bytes, reservoir_capacity } from "./scan-reservoir";
 import { BLOCK_ROWS, ROW_BLOCK_BYTES, RowBlock } from "./scan-rows";
 
@@ -210,8 +211,4 @@ export function scan_of(params: SearchScanParams, scratch: usize, slot: u32, slo
 
 function element_bytes(params: SearchScanParams): u32 {
   return params.rows_dtype == DTYPE_F32 ? 4 : params.rows_dtype == DTYPE_I8 ? 1 : 2;
-}
-
-function align_line(bytes: u64): u64 {
-  return (bytes + 63) & ~63;
 }
