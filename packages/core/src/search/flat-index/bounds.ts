@@ -1,0 +1,64 @@
+/**
+ * What a code's score says of its row's: from the canonical score of a code (search/scan over the codes) a range in
+ * which the canonical score of the row lies, as a number of which larger is better (under l2: minus the distance).
+ *
+ * ip:  |<q, x> - <q, c>| <= |q| |x - c|                        (Cauchy-Schwarz)
+ * cos: the same with q and x at length 1
+ * l2:  ||q - x| - |q - c|| <= |x - c|                          (triangle inequality)
+ *
+ * plus the roundings of both canonical scores: sums in f64, rounded once to f32. `high` rises with the score and with
+ * the error, so the bound of the worst code that was returned holds for all that were not.
+ */
+import type { Metric } from "../scan/reference.js";
+
+const f32Max = (2 - 2 ** -23) * 2 ** 127;
+
+export class Bounds {
+  low = Number.NEGATIVE_INFINITY;
+  high = Number.POSITIVE_INFINITY;
+  readonly #metric: Metric;
+  readonly #dim: number;
+  #queryLength = 0;
+  #longest = 0;
+
+  constructor(metric: Metric, dim: number) {
+    this.#metric = metric;
+    this.#dim = dim;
+  }
+
+  /** For a query of this Euclidean length (f64) over rows of at most `longest`: RowCode's `length`. */
+  aim(queryLength: number, longest: number): void {
+    this.#queryLength = (this.#metric === "cos" ? 1 : queryLength) * (1 + 2 ** -20);
+    this.#longest = longest;
+  }
+
+  /** Sets `low` and `high` for a row whose code scores `score` (f32) and loses `error`. */
+  set(score: number, error: number): void {
+    this.low = Number.NEGATIVE_INFINITY;
+    this.high = Number.POSITIVE_INFINITY;
+    // Beyond f32 a score says nothing.
+    if (!Number.isFinite(score)) return;
+    if (this.#metric === "l2") this.#distance(score, error);
+    else this.#product(score, error);
+    if (this.high > f32Max) this.high = Number.POSITIVE_INFINITY;
+    if (!(this.low >= -f32Max)) this.low = Number.NEGATIVE_INFINITY;
+  }
+
+  #product(score: number, error: number): void {
+    // Under cos the query is brought to length 1 and rounded to f32, and both norms are rounded: 2^-24 and 4 dim 2^-53.
+    const relative = this.#metric === "cos" ? 2 ** -23 + (this.#dim + 8) * 2 ** -51 : (this.#dim + 8) * 2 ** -52;
+    const margin = this.#queryLength * (error + this.#longest * relative) + Math.abs(score) * 2 ** -23;
+    // The last part: products that are lost below the smallest f32.
+    const whole = margin * (1 + 2 ** -20) + 2 ** -120;
+    this.low = score - whole;
+    this.high = score + whole;
+  }
+
+  #distance(score: number, error: number): void {
+    const distance = Math.sqrt(score);
+    const least = Math.max(0, distance * (1 - 2 ** -22) - error * (1 + 2 ** -40) - 2 ** -70);
+    const most = distance * (1 + 2 ** -22) + error * (1 + 2 ** -40) + 2 ** -70;
+    this.high = -Math.max(0, least * least * (1 - 2 ** -22) - 2 ** -140);
+    this.low = -(most * most * (1 + 2 ** -22) + 2 ** -140);
+  }
+}
