@@ -20,6 +20,13 @@ export const fills: Readonly<Record<string, Fill>> = {
     const base = normal(random, 1, dim);
     return Float32Array.from({ length: count * dim }, (_, i) => (base[i % dim] as number) * (1 + random.normal() * 1e-5));
   },
+  "two tight clusters"(random, count, dim) {
+    const base = normal(random, 1, dim);
+    return Float32Array.from({ length: count * dim }, (_, i) => {
+      const side = Math.floor(i / dim) % 2 ? 1 : -1;
+      return side * (base[i % dim] as number) * (1 + random.normal() * 1e-5);
+    });
+  },
   "rows in the last bit"(random, count, dim) {
     const base = normal(random, 1, dim);
     return Float32Array.from({ length: count * dim }, (_, i) => (base[i % dim] as number) * (1 + random.below(3) * 2 ** -23));

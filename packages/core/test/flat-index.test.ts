@@ -3,9 +3,10 @@ import { Random } from "@hotset/core/testing/cases";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Bounds } from "../src/search/flat-index/bounds.js";
-import { encodeRow } from "../src/search/flat-index/codes.js";
+import { encodeRow, lengthOf, meanOf } from "../src/search/flat-index/codes.js";
 import { Loose, looseRows } from "../src/search/flat-index/loose.js";
-import { type Metric, scoreOf } from "../src/search/scan/reference.js";
+import { prepare } from "../src/search/flat-index/searcher.js";
+import { dot, type Metric, scoreOf } from "../src/search/scan/reference.js";
 import { bruteForce, fills } from "./flat-index-data.js";
 
 const hotset = await createHotset();
@@ -58,13 +59,24 @@ describe("FlatIndex never answers otherwise than brute force", () => {
   it("falls back where codes cannot tell rows apart, and then leaves the codes alone for a while", async () => {
     const random = new Random("cluster");
     const dim = 24;
-    const vectors = (fills["one tight cluster"] as (typeof fills)[string])(random, 3000, dim);
+    const vectors = (fills["two tight clusters"] as (typeof fills)[string])(random, 3000, dim);
     const index = make({ dim, metric: "l2" });
     index.add(vectors);
     for (let i = 0; i < 12; i++) await same(index, vectors, vectors.slice(i * dim, (i + 1) * dim), 5);
     const { certified, fallbacks, scanned } = index.counters;
     expect({ certified, all: fallbacks + scanned }).toEqual({ certified: 0, all: 12 });
     expect(fallbacks).toBeLessThan(scanned);
+  });
+
+  it("proves results of vectors far from the origin, whose codes are taken from their mean", async () => {
+    const random = new Random("far");
+    const dim = 48;
+    const vectors = (fills["far from the origin"] as (typeof fills)[string])(random, 3000, dim);
+    const queries = (fills["far from the origin"] as (typeof fills)[string])(random, 5, dim);
+    const index = make({ dim, metric: "l2" });
+    for (let row = 0; row < 3000; row += 100) index.add(vectors.subarray(row * dim, (row + 100) * dim));
+    await same(index, vectors, queries, 10);
+    expect(index.counters).toMatchObject({ certified: 5, fallbacks: 0 });
   });
 
   it("lets a single row of another size spoil nothing", async () => {
@@ -84,30 +96,32 @@ describe("bounds", () => {
   function violations(metric: Metric, share: number): number {
     const random = new Random(`bounds ${metric}`);
     let outside = 0;
-    for (const fill of Object.values(fills)) {
-      const dim = 1 + random.below(50);
-      const rows = fill(random, 120, dim);
-      const queries = fill(random, 4, dim);
-      const codes = new Int8Array(dim);
-      const bounds = new Bounds(metric, dim);
-      const square = (values: Float64Array) => values.reduce((sum, value) => sum + value * value, 0);
-      for (let q = 0; q < 4; q++) {
-        const query = Float64Array.from(queries.subarray(q * dim, (q + 1) * dim));
-        const length = Math.sqrt(square(query));
-        const prepared = metric === "cos" && length > 0 ? query.map((value) => Math.fround(value / length)) : query;
-        for (let r = 0; r < 120; r++) {
-          const row = Float64Array.from(rows.subarray(r * dim, (r + 1) * dim));
-          const code = encodeRow(metric, row, codes, 0);
-          const coded = Float64Array.from(codes, (value) => code.scale * value);
-          const norms = square(query) * square(row);
-          const score = scoreOf(metric, query, row, norms);
-          const truth = metric === "l2" ? -score : score;
-          bounds.aim(length, code.length);
-          bounds.set(scoreOf(metric === "l2" ? "l2" : "ip", prepared, coded, 0), code.error * share);
-          if (!(bounds.low <= truth && truth <= bounds.high)) outside++;
+    for (const [name, fill] of Object.entries(fills))
+      for (const middle of [false, true]) {
+        const dim = 1 + random.below(50);
+        const [rows, queries] = [fill(random, 120, dim), fill(random, 4, dim)];
+        const row = (r: number): Float64Array => Float64Array.from(rows.subarray(r * dim, (r + 1) * dim));
+        const mean = meanOf(metric, 120, dim, row);
+        // Any centre will do; the mean is only a good one.
+        const centre = middle ? mean : name === "normal" ? mean.map(() => random.normal()) : new Float32Array(dim);
+        const codes = new Int8Array(dim);
+        const bounds = new Bounds(metric, dim);
+        for (let q = 0; q < 4; q++) {
+          const query = queries.subarray(q * dim, (q + 1) * dim);
+          const prepared = new Float32Array(dim);
+          const aim = prepare(metric, query, centre, prepared);
+          for (let r = 0; r < 120; r++) {
+            const code = encodeRow(metric, row(r), centre, codes, 0);
+            const coded = Float64Array.from(codes, (value) => code.scale * value);
+            const exact = Float64Array.from(query);
+            const score = scoreOf(metric, exact, row(r), dot(exact, exact) * dot(row(r), row(r)));
+            const truth = metric === "l2" ? -score : score;
+            bounds.aim(aim, code.length, lengthOf(centre));
+            bounds.set(scoreOf(metric === "l2" ? "l2" : "ip", Float64Array.from(prepared), coded, 0), code.error * share);
+            if (!(bounds.low <= truth && truth <= bounds.high)) outside++;
+          }
         }
       }
-    }
     return outside;
   }
 
@@ -119,7 +133,7 @@ describe("bounds", () => {
   it("grow with the score and the error, so that the worst code returned speaks for the rest", () => {
     for (const metric of metrics) {
       const bounds = new Bounds(metric, 64);
-      bounds.aim(3, 2);
+      bounds.aim({ length: 3, offset: metric === "l2" ? 0 : -0.7 }, 2, 0.4);
       const high = (score: number, error: number) => {
         bounds.set(Math.fround(score), error);
         return bounds.high;

@@ -3,7 +3,7 @@
  * can be among the k best. The answer is that of a full scan, ids and bits, or there is none.
  */
 import type { HostArray } from "../../dtype.js";
-import { Bounds } from "./bounds.js";
+import { type Aim, Bounds } from "./bounds.js";
 import { looseRows } from "./loose.js";
 import type { Rows } from "./rows.js";
 import type { BoundScan, Scans } from "./scans.js";
@@ -42,14 +42,14 @@ export class Certifier {
     q: number,
     width: number,
     query: Float32Array,
-    length: number,
+    aim: Aim,
     k: number,
     allowed: (row: number) => boolean,
     all: boolean,
   ): Certified | undefined {
-    const { errors, loose, longest } = this.#rows;
+    const { errors, loose, longest, centreLength } = this.#rows;
     const bounds = this.#bounds;
-    bounds.aim(length, longest);
+    bounds.aim(aim, longest, centreLength);
     const found = codes.found[q] as number;
     const first = q * width;
     if (this.#lows.length < width) {

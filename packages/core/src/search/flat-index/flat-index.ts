@@ -1,14 +1,17 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 /** An index without structure: every search looks at every row, most of them as i8 codes only, and is exact. */
+import { isDevice } from "../../backend.js";
 import { defaultHotset } from "../../default.js";
 import { DTypeError, describe, HotsetError, ShapeError } from "../../errors.js";
 import type { Hotset } from "../../hotset.js";
 import type { Metric } from "../scan/reference.js";
 import { scan } from "../scan/spec.js";
 import { Certifier } from "./certified.js";
+import { type Source, sourceOf } from "./container.js";
 import { type Id, Ids } from "./ids.js";
 import { RowFilter } from "./row-filter.js";
 import { type RowDType, Rows, type Stored, storedAs } from "./rows.js";
+import { openFlat, saveFlat } from "./saved.js";
 import { Scans } from "./scans.js";
 import { type Hit, type SearchCounters, Searcher } from "./searcher.js";
 
@@ -28,6 +31,8 @@ export interface FlatIndexSettings {
   /** Search the codes first? Default: where that is faster (up to 8 queries at a time, on native and wasm). */
   readonly certify?: boolean;
 }
+
+export type OpenSettings = Pick<FlatIndexSettings, "hotset" | "backend" | "certify">;
 
 export interface SearchSettings {
   /** Results a query, 1 to 1024; default 10. */
@@ -98,6 +103,42 @@ export class FlatIndex {
     if (capacity > 0) this.#rows.reserve(capacity);
   }
 
+  /**
+   * An index from the bytes that `toBytes` gave, or a file's, which are copied. Throws FormatError where they are damaged,
+   * truncated or something else. In Node, `openIndex(path)` reads a file without holding it twice.
+   */
+  static async fromBytes(bytes: Uint8Array, settings: OpenSettings = {}): Promise<FlatIndex> {
+    return FlatIndex.load(settings.hotset ?? (await defaultHotset()), sourceOf(bytes, "FlatIndex.fromBytes"), settings);
+  }
+
+  /** @internal */
+  static load(hotset: Hotset, source: Source, settings: OpenSettings): FlatIndex {
+    return openFlat(source, ({ dim, metric, dtype }) => {
+      const index = new FlatIndex(hotset, { ...settings, dim, metric, dtype });
+      const inPlace = hotset.backends.some((backend) => backend.id === index.backend && !isDevice(backend) && backend.inPlace);
+      return { index, rows: index.#rows, ids: index.#ids, inPlace };
+    });
+  }
+
+  /** The index as one file, which any platform can open. Compacts first. */
+  toBytes(): Uint8Array {
+    const parts = [...this.parts()];
+    const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+    return bytes;
+  }
+
+  /** @internal The file in pieces that are views of this index's memory. */
+  parts(): Generator<Uint8Array> {
+    this.compact();
+    const { dim, metric, dtype } = this;
+    return saveFlat({ dim, metric, dtype }, this.#rows, this.#ids);
+  }
+
   /** Live rows. */
   get size(): number {
     return this.#ids.size;
@@ -129,9 +170,7 @@ export class FlatIndex {
     const first = this.#rows.count;
     if (first + count > 2 ** 31 - 1)
       throw new ShapeError({ where: "FlatIndex.add", expected: "at most 2^31 - 1 rows", received: `${first + count}` });
-    this.#rows.reserve(first + count);
-    for (let i = 0; i < count; i++) this.#rows.write(first + i, stored, i);
-    this.#rows.count += count;
+    this.#rows.append(stored, count);
     this.#ids.push(names);
     this.#version++;
     return names;
@@ -144,7 +183,7 @@ export class FlatIndex {
     const row = this.#ids.rowOf(id);
     if (row === undefined)
       throw new HotsetError("argument", { where: "FlatIndex.update", expected: "an id of the index", received: describe(id) });
-    this.#rows.write(row, stored, 0);
+    this.#rows.replace(row, stored);
     this.#version++;
   }
 

@@ -14,7 +14,7 @@ export class Ids {
   /** Live rows: bit set; zeros behind the last row. */
   bits = new Uint32Array(0);
   /** The first number that rows without names get. */
-  #next = 0;
+  next = 0;
 
   get size(): number {
     return this.#rowOf.size;
@@ -32,6 +32,11 @@ export class Ids {
     return bitAt(this.bits, row);
   }
 
+  /** The names of the rows in order; of an index without dead rows. */
+  names(): readonly Id[] {
+    return this.#of;
+  }
+
   keys(): IterableIterator<Id> {
     return this.#rowOf.keys();
   }
@@ -41,7 +46,7 @@ export class Ids {
     if (given === undefined) {
       if (this.kind === "string")
         throw new HotsetError("argument", { where, expected: "ids, as the index's rows are named by strings", received: "none" });
-      return Array.from({ length: count }, (_, i) => this.#next + i);
+      return Array.from({ length: count }, (_, i) => this.next + i);
     }
     const ids = Array.from(given as ArrayLike<Id>);
     if (ids.length !== count) throw new HotsetError("argument", { where, expected: `${count} ids, one a row`, received: `${ids.length}` });
@@ -50,6 +55,8 @@ export class Ids {
     for (const id of ids) {
       if (typeof id !== "string" && !Number.isSafeInteger(id))
         throw new DTypeError({ where, expected: "ids that are strings or whole numbers up to 2^53", received: describe(id) });
+      if (typeof id === "string" && /\p{Surrogate}/u.test(id))
+        throw new DTypeError({ where, expected: "ids that are whole characters", received: describe(id) });
       kind ??= typeof id as IdKind;
       if (typeof id !== kind) throw new DTypeError({ where, expected: `ids of one kind, ${kind}s`, received: describe(id) });
       // Map takes -0 for 0; so does a file.
@@ -78,7 +85,7 @@ export class Ids {
       const row = this.#of.push(id) - 1;
       this.#rowOf.set(id, row);
       this.bits[row >> 5] = (this.bits[row >> 5] as number) | (1 << (row & 31));
-      if (typeof id === "number" && id >= this.#next) this.#next = id + 1;
+      if (typeof id === "number" && id >= this.next) this.next = id + 1;
     }
   }
 

@@ -2,9 +2,9 @@
 import type { DType, HostArray } from "../../dtype.js";
 import { f16ToNumber, toF16, toI8Rows } from "../../half.js";
 import type { Hotset } from "../../hotset.js";
-import type { Tensor } from "../../tensor.js";
+import { Tensor } from "../../tensor.js";
 import type { Metric } from "../scan/reference.js";
-import { encodeRow } from "./codes.js";
+import { encodeRow, lengthOf, meanOf } from "./codes.js";
 import { Loose } from "./loose.js";
 
 /** How rows are stored; searches are exact over what is stored. */
@@ -32,6 +32,9 @@ interface Tensors {
   readonly codeScale?: Tensor<"f32">;
 }
 
+/** The arrays that a file holds. */
+export type RowPart = "rows" | "rowScale" | "codes" | "codeScale" | "codeErrors" | "centre";
+
 export interface RowSettings {
   readonly hotset: Hotset;
   readonly backend: string;
@@ -41,6 +44,8 @@ export interface RowSettings {
 }
 
 const leastCapacity = 64;
+/** Fewer rows say little of those to come. */
+const rowsForCentre = 256;
 
 /**
  * Invariants: 0 <= count <= capacity; every array holds `capacity` rows; codes, scales and errors of rows below `count`
@@ -53,8 +58,12 @@ export class Rows {
   /** At least the `length` of every row's code. */
   longest = 0;
   readonly loose = new Loose();
+  /** f32 [dim]: the mean of the first rows, which is taken off every row before it is coded. */
+  readonly centre: Float32Array;
+  #centreLength = 0;
+  #centred = false;
   /** f32 [capacity]: what each code loses at most. */
-  errors = new Float32Array(0);
+  errors: Float32Array = new Float32Array(0);
   /** How often the arrays were replaced: steps that are bound to older ones must be bound again. */
   moves = 0;
   #tensors: Tensors | undefined;
@@ -63,6 +72,11 @@ export class Rows {
   constructor(settings: RowSettings) {
     this.settings = settings;
     this.#row = new Float64Array(settings.dim);
+    this.centre = new Float32Array(settings.dim);
+  }
+
+  get centreLength(): number {
+    return this.#centreLength;
   }
 
   get coded(): boolean {
@@ -85,41 +99,105 @@ export class Rows {
     if (count > this.capacity) this.#move(Math.max(leastCapacity, count, Math.ceil(this.capacity * 1.5)));
   }
 
-  /** Writes the stored form of `source`'s row `from` at row `row`, which must be below the capacity. */
-  write(row: number, source: Stored, from: number): void {
-    const { dim, metric } = this.settings;
-    const { rows, rowScale, codes, codeScale } = this.tensors;
+  /** Appends `count` rows. */
+  append(source: Stored, count: number): void {
+    const total = this.count + count;
+    this.reserve(total);
+    for (let i = 0; i < count; i++) this.#put(this.count + i, source, i);
+    let from = this.count;
+    if (this.count === 0) this.#centred = false;
+    if (!this.#centred && this.coded && total >= rowsForCentre) {
+      this.#centred = true;
+      this.#setCentre(total);
+      from = 0;
+    }
+    for (let row = from; row < total; row++) this.#encode(row);
+    this.count = total;
+  }
+
+  /** Replaces a row. */
+  replace(row: number, source: Stored): void {
+    this.#put(row, source, 0);
+    this.#encode(row);
+  }
+
+  #put(row: number, source: Stored, from: number): void {
+    const { dim } = this.settings;
+    const { rows, rowScale } = this.tensors;
     (rows.data as Float32Array).set((source.rows as Float32Array).subarray(from * dim, (from + 1) * dim), row * dim);
     if (rowScale && source.scale) rowScale.data[row] = source.scale[from] as number;
+  }
+
+  #encode(row: number): void {
+    const { codes, codeScale } = this.tensors;
     if (!codes || !codeScale) return;
-    const { scale, error, length } = encodeRow(metric, this.#widen(row), codes.data, row * dim);
+    const { dim, metric } = this.settings;
+    const { scale, error, length } = encodeRow(metric, this.#widen(row), this.centre, codes.data, row * dim);
     codeScale.data[row] = scale;
     this.errors[row] = error;
     this.longest = Math.max(this.longest, length);
     this.loose.add(row, error);
   }
 
-  /** Rows whose codes are known already, as a file holds them. */
-  adopt(count: number, parts: Readonly<Record<"rows" | "rowScale" | "codes" | "codeScale" | "errors", HostArray | undefined>>): void {
+  /** Rows that share a large part, as most embeddings do, lose less without it. */
+  #setCentre(count: number): void {
+    const { dim, metric } = this.settings;
+    const mean = meanOf(metric, count, dim, (row) => this.#widen(row));
+    // The mean of finite numbers may be beyond f32; then the codes do without.
+    this.centre.set(mean.every(Number.isFinite) ? mean : new Float32Array(dim));
+    this.#centreLength = lengthOf(this.centre);
+    this.longest = 0;
+    this.loose.clear();
+  }
+
+  /** The bytes of rows 0..count-1 of each array, as a file holds them. */
+  parts(): Record<RowPart, Uint8Array | undefined> {
+    const { dim } = this.settings;
+    const bytes = (array: (ArrayBufferView & { BYTES_PER_ELEMENT?: number }) | undefined, width: number): Uint8Array | undefined =>
+      array && new Uint8Array(array.buffer, array.byteOffset, this.count * width * (array.BYTES_PER_ELEMENT as number));
+    const { rows, rowScale, codes, codeScale } = this.#tensors ?? {};
+    return {
+      rows: bytes(rows?.data ?? new Uint8Array(0), dim),
+      rowScale: bytes(rowScale?.data, 1),
+      codes: bytes(codes?.data, dim),
+      codeScale: bytes(codeScale?.data, 1),
+      codeErrors: this.coded ? bytes(this.errors, 1) : undefined,
+      centre: this.coded ? new Uint8Array(this.centre.buffer) : undefined,
+    };
+  }
+
+  /** The first rows, from a file: `fill` writes the bytes of each part. What it throws leaves this without rows. */
+  load(count: number, fill: (part: RowPart, target: Uint8Array) => void): void {
     this.reserve(count);
-    const { dim, dtype } = this.settings;
-    for (const name of ["rows", "rowScale", "codes", "codeScale"] as const) {
-      const target = this.tensors[name]?.data as Float32Array | undefined;
-      const source = parts[name] as Float32Array | undefined;
-      if (target && source && target !== source) target.set(source);
-    }
-    if (parts.errors) this.errors.set(parts.errors as Float32Array);
     this.count = count;
-    if (dtype === "i8") return;
-    const { codes, codeScale } = this.tensors as Required<Tensors>;
-    for (let row = 0; row < count; row++) {
-      this.loose.add(row, this.errors[row] as number);
-      // The length of the code by Cauchy-Schwarz's other side: at most 127 a component.
-      const error = this.errors[row] as number;
-      let square = 0;
-      for (let i = row * dim; i < (row + 1) * dim; i++) square += (codes.data[i] as number) ** 2;
-      this.longest = Math.max(this.longest, ((codeScale.data[row] as number) * Math.sqrt(square) + error) * (1 + 2 ** -20) + error);
+    try {
+      for (const [part, target] of Object.entries(this.parts())) if (target) fill(part as RowPart, target);
+      this.#measure();
+    } catch (error) {
+      this.count = 0;
+      throw error;
     }
+  }
+
+  /** The first rows, in memory that may be written and is kept: a mapped file. */
+  adopt(count: number, views: Readonly<Partial<Record<RowPart, Uint8Array>>>): void {
+    const { dim, dtype, backend } = this.settings;
+    const tensor = (part: RowPart, type: DType, shape: readonly number[]): object => {
+      const bytes = views[part];
+      return bytes ? { [part]: new Tensor(type, shape, backend, { bytes, release() {} }) } : {};
+    };
+    this.#tensors = {
+      ...tensor("rows", dtype, [count, dim]),
+      ...tensor("rowScale", "f32", [count]),
+      ...tensor("codes", "i8", [count, dim]),
+      ...tensor("codeScale", "f32", [count]),
+    } as unknown as Tensors;
+    const { codeErrors, centre } = views;
+    if (centre) new Uint8Array(this.centre.buffer).set(centre);
+    if (codeErrors) this.errors = new Float32Array(codeErrors.buffer, codeErrors.byteOffset, count);
+    this.capacity = this.count = count;
+    this.moves++;
+    this.#measure();
   }
 
   /** The values of a row. */
@@ -140,6 +218,27 @@ export class Rows {
     if (to <= this.capacity / 2 && this.capacity > leastCapacity) this.#move(Math.max(leastCapacity, to));
     this.loose.clear();
     if (this.coded) for (let row = 0; row < to; row++) this.loose.add(row, this.errors[row] as number);
+  }
+
+  /** `longest` and `loose` of rows that came with their codes. Throws RangeError where a scale or an error cannot be one. */
+  #measure(): void {
+    const { rowScale, codes, codeScale } = this.tensors ?? {};
+    const { dim } = this.settings;
+    if (!this.centre.every(Number.isFinite)) throw new RangeError("a centre that is not finite");
+    this.#centreLength = lengthOf(this.centre);
+    this.#centred = this.count >= rowsForCentre;
+    for (let row = 0; row < this.count; row++) {
+      const scale = (rowScale ?? codeScale)?.data[row] as number;
+      const error = this.coded ? (this.errors[row] as number) : 0;
+      if (!(scale >= 0 && error >= 0 && scale < Infinity))
+        throw new RangeError(`a scale of ${scale} and an error of ${error} in row ${row}`);
+      if (!codes) continue;
+      this.loose.add(row, error);
+      let square = 0;
+      for (let i = row * dim; i < (row + 1) * dim; i++) square += (codes.data[i] as number) ** 2;
+      // |u| is at most |scale * code| + error.
+      this.longest = Math.max(this.longest, scale * Math.sqrt(square) * (1 + 2 ** -20) + 2 * error);
+    }
   }
 
   dispose(): void {

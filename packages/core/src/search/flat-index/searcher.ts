@@ -1,6 +1,9 @@
 /** Which way a search goes: the codes first, where that pays, else the rows themselves. */
 import { bitAt } from "../../op/elements.js";
+import type { Metric } from "../scan/reference.js";
+import type { Aim } from "./bounds.js";
 import { type Certifier, widths } from "./certified.js";
+import { lengthOf } from "./codes.js";
 import type { Id, Ids } from "./ids.js";
 import type { RowFilter } from "./row-filter.js";
 import type { Rows } from "./rows.js";
@@ -87,9 +90,10 @@ export class Searcher {
   #coded(queries: Float32Array, n: number, k: number, allowed: number, filter: RowFilter | undefined): Hit[] {
     const { dim, metric } = this.#rows.settings;
     const hits: (Hit | undefined)[] = new Array(n);
-    const lengths = new Float64Array(n);
     const prepared = new Float32Array(n * dim);
-    for (let q = 0; q < n; q++) lengths[q] = prepare(queries, prepared, q * dim, dim, metric === "cos");
+    const aims = Array.from({ length: n }, (_, q) =>
+      prepare(metric, queries.subarray(q * dim, (q + 1) * dim), this.#rows.centre, prepared.subarray(q * dim, (q + 1) * dim)),
+    );
     const passes = filter ? (row: number): boolean => bitAt(filter.bits, row) : (): boolean => true;
     let left = Array.from({ length: n }, (_, q) => q);
     const levels = widths(k);
@@ -102,7 +106,7 @@ export class Searcher {
       const next: number[] = [];
       for (const [i, q] of left.entries()) {
         const query = queries.subarray(q * dim, (q + 1) * dim);
-        const done = this.#certifier.finish(codes, i, width, query, lengths[q] as number, k, passes, width === allowed);
+        const done = this.#certifier.finish(codes, i, width, query, aims[q] as Aim, k, passes, width === allowed);
         if (!done) {
           next.push(q);
           continue;
@@ -136,11 +140,15 @@ export class Searcher {
   }
 }
 
-/** The query as the codes meet it: under cos at length 1, in f32. Returns its length. */
-function prepare(queries: Float32Array, target: Float32Array, at: number, dim: number, unit: boolean): number {
-  let square = 0;
-  for (let i = at; i < at + dim; i++) square += (queries[i] as number) ** 2;
-  const length = Math.sqrt(square);
-  for (let i = at; i < at + dim; i++) target[i] = unit && length > 0 ? (queries[i] as number) / length : (queries[i] as number);
-  return length;
+/** Writes the query as the codes meet it, in f32: under cos at length 1, under l2 less the centre. */
+export function prepare(metric: Metric, query: Float32Array, centre: Float32Array, target: Float32Array): Aim {
+  const length = lengthOf(query);
+  const divisor = metric === "cos" && length > 0 ? length : 1;
+  let offset = 0;
+  for (let i = 0; i < query.length; i++) {
+    const value = (query[i] as number) / divisor;
+    target[i] = metric === "l2" ? value - (centre[i] as number) : value;
+    offset += value * (centre[i] as number);
+  }
+  return { length, offset: metric === "l2" ? 0 : offset };
 }
