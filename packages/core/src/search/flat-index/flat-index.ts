@@ -10,10 +10,11 @@ import { Certifier } from "./certified.js";
 import { type Source, sourceOf } from "./container.js";
 import { type Id, Ids } from "./ids.js";
 import { RowFilter } from "./row-filter.js";
-import { type RowDType, Rows, type Stored, storedAs } from "./rows.js";
+import { Rows } from "./rows.js";
 import { openFlat, saveFlat } from "./saved.js";
 import { Scans } from "./scans.js";
 import { type Hit, type SearchCounters, Searcher } from "./searcher.js";
+import { checkedRows, checkedValues, type RowDType, type Stored, type Vectors } from "./vectors.js";
 
 export interface FlatIndexSettings {
   /** Components of a vector, 1 to 65536. */
@@ -40,9 +41,6 @@ export interface SearchSettings {
   /** Which rows may be returned: by their id, or `index.filter(...)`, which asks once for many searches. */
   readonly filter?: RowFilter | ((id: Id) => boolean);
 }
-
-/** Numbers that become f32: `[rows, dim]` row-major, or one vector. */
-export type Vectors = Float32Array | Float64Array | Uint8Array | Int8Array | readonly number[];
 
 const metrics: readonly Metric[] = ["cos", "ip", "l2"];
 const dtypes: readonly RowDType[] = ["f32", "f16", "i8"];
@@ -277,39 +275,14 @@ export class FlatIndex {
     return this.dead > 0 ? new RowFilter(this, this.#version, this.#ids.bits, this.size) : undefined;
   }
 
-  /** Checked numbers as f32. */
   #values(method: string, vectors: Vectors): { values: Float32Array; count: number } {
     this.#live(method);
-    const where = `FlatIndex.${method}`;
-    const known = ArrayBuffer.isView(vectors)
-      ? !(vectors instanceof DataView) && !/^Big/.test(vectors.constructor.name)
-      : Array.isArray(vectors);
-    if (!known) throw new DTypeError({ where, expected: "numbers: a typed array or an array", received: describe(vectors) });
-    if (vectors.length % this.dim !== 0)
-      throw new ShapeError({ where, expected: `a multiple of dim = ${this.dim} numbers`, received: `${vectors.length}` });
-    const values = vectors instanceof Float32Array ? vectors : Float32Array.from(vectors as ArrayLike<number>);
-    for (let i = 0; i < values.length; i++) {
-      if (Number.isFinite(values[i])) continue;
-      throw new HotsetError("argument", {
-        where,
-        expected: "finite numbers (in f32)",
-        received: `${vectors[i]} in row ${Math.floor(i / this.dim)}, component ${i % this.dim}`,
-      });
-    }
-    return { values, count: values.length / this.dim };
+    return checkedValues(`FlatIndex.${method}`, vectors, this.dim);
   }
 
   #stored(method: string, vectors: Vectors): { stored: Stored; count: number } {
-    const { values, count } = this.#values(method, vectors);
-    const stored = storedAs(this.dtype, values, this.dim);
-    const over = this.dtype === "f16" ? (stored.rows as Uint16Array).findIndex((bits) => (bits & 0x7c00) === 0x7c00) : -1;
-    if (over >= 0)
-      throw new HotsetError("argument", {
-        where: `FlatIndex.${method}`,
-        expected: "numbers below 65520 in magnitude, for f16",
-        received: `${vectors[over]} in row ${Math.floor(over / this.dim)}, component ${over % this.dim}`,
-      });
-    return { stored, count };
+    this.#live(method);
+    return checkedRows(`FlatIndex.${method}`, vectors, this.dim, this.dtype);
   }
 
   #live(method: string): void {

@@ -1,28 +1,12 @@
 /** The rows of an index, in the memory of the backend that scans them: capacity, growth, compaction. */
-import type { DType, HostArray } from "../../dtype.js";
-import { f16ToNumber, toF16, toI8Rows } from "../../half.js";
+import type { DType } from "../../dtype.js";
+import { f16ToNumber } from "../../half.js";
 import type { Hotset } from "../../hotset.js";
 import { Tensor } from "../../tensor.js";
 import type { Metric } from "../scan/reference.js";
 import { encodeRow, lengthOf, meanOf } from "./codes.js";
 import { Loose } from "./loose.js";
-
-/** How rows are stored; searches are exact over what is stored. */
-export type RowDType = "f32" | "f16" | "i8";
-
-/** Values as the index stores them. */
-export interface Stored {
-  readonly rows: HostArray;
-  /** i8 only. */
-  readonly scale?: Float32Array;
-}
-
-export const storedAs = (dtype: RowDType, values: Float32Array, dim: number): Stored => {
-  if (dtype === "f32") return { rows: values };
-  if (dtype === "f16") return { rows: toF16(values) };
-  const { data, scale } = toI8Rows(values, dim);
-  return { rows: data, scale };
-};
+import type { RowDType, Stored } from "./vectors.js";
 
 /** What a row is made of, by name: the tensors of f32 and f16 rows with their codes, or of i8 rows, which are their own. */
 interface Tensors {

@@ -3,7 +3,7 @@ import type { HostArray } from "../../dtype.js";
 import type { Step } from "../../step.js";
 import { scan } from "../scan/spec.js";
 import type { Rows } from "./rows.js";
-import { storedAs } from "./rows.js";
+import { storedAs } from "./vectors.js";
 
 type ScanStep = Step<typeof scan>;
 
