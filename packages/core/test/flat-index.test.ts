@@ -79,6 +79,27 @@ describe("FlatIndex never answers otherwise than brute force", () => {
     expect(index.counters).toMatchObject({ certified: 5, fallbacks: 0 });
   });
 
+  it("finds a row whose code says nothing of it, and not once it is removed or filtered out", async () => {
+    const random = new Random("bad code");
+    const dim = 32;
+    const vectors = (fills.normal as (typeof fills)[string])(random, 2000, dim);
+    // One component takes the whole code; the query has nothing there.
+    vectors.fill(10, 700 * dim, 701 * dim);
+    vectors[700 * dim] = 1e7;
+    const query = new Float32Array(dim).fill(1);
+    query[0] = 0;
+    const index = make({ dim, metric: "ip" });
+    index.add(vectors);
+    await same(index, vectors, query, 5);
+    expect(index.search(query, { k: 1 })[0]?.ids).toEqual([700]);
+    const without = (row: number): boolean => row !== 700;
+    const [expected] = await bruteForce("ip", "f32", vectors, dim, query, 5, without);
+    expect(index.search(query, { k: 5, filter: (id) => without(id as number) })[0]?.ids).toEqual(expected?.rows);
+    index.remove(700);
+    expect(index.search(query, { k: 5 })[0]?.ids).toEqual(expected?.rows);
+    expect(index.counters).toMatchObject({ certified: 4, fallbacks: 0 });
+  });
+
   it("lets a single row of another size spoil nothing", async () => {
     const random = new Random("outlier");
     const dim = 32;

@@ -2,7 +2,7 @@
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 #include <new>
 
@@ -26,9 +26,9 @@ Napi::Value map_file(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   const int file = info[0].As<Napi::Number>().Int32Value();
   const int64_t bytes = info[1].As<Napi::Number>().Int64Value();
-  struct stat about;
-  // Pages beyond the end of a file end the process.
-  if (bytes <= 0 || fstat(file, &about) != 0 || !S_ISREG(about.st_mode) || int64_t(about.st_size) < bytes) return env.Undefined();
+  // Pages beyond the end of a file end the process. The size by lseek: fstat is a symbol of glibc 2.33.
+  const off_t at = lseek(file, 0, SEEK_CUR), end = lseek(file, 0, SEEK_END);
+  if (at < 0 || lseek(file, at, SEEK_SET) < 0 || bytes <= 0 || int64_t(end) < bytes) return env.Undefined();
   void* data = mmap(nullptr, size_t(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
   if (data == MAP_FAILED) return env.Undefined();
   Mapping* mapping = new (std::nothrow) Mapping{data, size_t(bytes)};
