@@ -51,6 +51,34 @@ export async function main(argv: readonly string[]): Promise<void> {
     .addOption(json())
     .action(async (options) => (await import("./bench.js")).bench(options));
 
+  const search = program.command("search").description("build an index from a file of vectors, and search in it");
+  search
+    .command("build")
+    .description("write an index of the vectors in a .npy, .safetensors, .fvecs or .bvecs file")
+    .argument("<vectors>", "the file")
+    .addOption(new Option("--kind <kind>", "how the index works").choices(["flat"]).default("flat"))
+    .addOption(new Option("--metric <metric>", "how vectors are compared").choices(["cos", "ip", "l2"]).default("cos"))
+    .addOption(new Option("--dtype <dtype>", "how vectors are stored").choices(["f32", "f16", "i8"]).default("f32"))
+    .requiredOption("--out <file>", "where the index goes")
+    .option("--ids <file>", "ids of the vectors, one a line; default: their numbers")
+    .option("--tensor <name>", "which tensor of a .safetensors file that has several")
+    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .addOption(json())
+    .action(async (vectors, options) => (await import("./search.js")).build(vectors, options));
+  search
+    .command("query")
+    .description("search an index; queries a second, latencies, and recall where the truth is given")
+    .argument("<index>", "what `search build` wrote")
+    .argument("<queries>", "a file of vectors")
+    .option("-k <number>", "results a query", "10")
+    .option("--truth <file>", "row numbers of the true nearest, best first, for each query: .ivecs or .npy")
+    .option("--batch <number>", "queries in one call", "1")
+    .option("--tensor <name>", "which tensor of a .safetensors file that has several")
+    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .option("--out <file>", "also write the results as JSON")
+    .addOption(json())
+    .action(async (index, queries, options) => (await import("./search.js")).query(index, queries, options));
+
   try {
     await program.parseAsync(argv);
   } catch (error) {
