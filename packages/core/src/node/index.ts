@@ -2,3 +2,4 @@
 export { cacheFolder, machineKey, readConstants, writeConstants } from "./cache.js";
 export { type Manifest, readChecked } from "./manifest.js";
 export { availableThreads, threadSetting } from "./threads.js";
+export { openTrace } from "./trace.js";
