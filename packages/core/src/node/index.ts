@@ -3,3 +3,4 @@ export { cacheFolder, machineKey, readConstants, writeConstants } from "./cache.
 export { type OpenFileSettings, openIndex, saveIndex } from "./index-file.js";
 export { type Manifest, readChecked } from "./manifest.js";
 export { availableThreads, threadSetting } from "./threads.js";
+export { openTrace } from "./trace.js";

@@ -78,6 +78,22 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--out <file>", "also write the results as JSON")
     .addOption(json())
     .action(async (index, queries, options) => (await import("./search.js")).query(index, queries, options));
+  program
+    .command("kv")
+    .description("KV-cache: replay traces of requests")
+    .command("replay")
+    .description("replay a trace through eviction policies: hits, hit ratio, misses over Belady's")
+    .argument("<trace>", "file, gzipped or not")
+    .addOption(
+      new Option("--format <name>", "what the file is").choices(["mooncake", "weka", "ragpulse", "libcachesim"]).makeOptionMandatory(),
+    )
+    .option("--policy <list>", "all, or some of lru,fifo,lfu,sieve,s3fifo,arc,gdsf,hazard,belady,belady-bypass", "all")
+    .option("--capacity <list>", "blocks, or percentages of the unique blocks", "1%,2%,5%,10%,20%,50%")
+    .addOption(new Option("--semantics <name>", "what counts as a hit").choices(["flat", "prefix", "req"]).default("flat"))
+    .option("--leaf-safe", "children leave before parents, blocks of the running request stay")
+    .option("--no-hints", "policies do not see how replies ended")
+    .addOption(json())
+    .action(async (trace, options) => (await import("./kv.js")).kvReplay(trace, options));
 
   try {
     await program.parseAsync(argv);
