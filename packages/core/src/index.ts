@@ -14,6 +14,7 @@ export { createHotset, Hotset, type HotsetSettings } from "./hotset.js";
 export { js } from "./js/index.js";
 export * as kvCache from "./kv-cache/index.js";
 export type { BackendConstants, MachineConstants, OpShares, Prediction } from "./machine.js";
+export * as moe from "./moe/index.js";
 export type { Op } from "./op/define.js";
 export type { AxesOf, CallArguments, DeviceValue, InputsOf, OutputsOf, Results, TensorLike, TensorValue, VariantOf } from "./op/types.js";
 export type { Plan, PlanSettings } from "./plan.js";
