@@ -13,6 +13,7 @@ export { bf16ToNumber, f16ToNumber, toBf16, toF16, toI8Rows } from "./half.js";
 export { createHotset, Hotset, type HotsetSettings } from "./hotset.js";
 export { js } from "./js/index.js";
 export * as kvCache from "./kv-cache/index.js";
+export * as linalg from "./linalg/index.js";
 export type { BackendConstants, MachineConstants, OpShares, Prediction } from "./machine.js";
 export * as moe from "./moe/index.js";
 export type { Op } from "./op/define.js";

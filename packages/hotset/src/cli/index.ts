@@ -59,6 +59,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .argument("<trace>", "the trace's file")
     .option("--format <name>", "moetrc, csv or json; default by the file's name")
     .option("--cache <list>", "policies: lru, lfu, lfru, ema, belady, belady-bypass, or all", "lru,ema,belady,belady-bypass")
+    .option("--predictor <list>", "also judge predictors: previous, ema, frequency, token, pair, ridge, or all")
     .option("--capacity <list>", "slots of each layer; default a quarter of the experts")
     .option("--bandwidth <GB/s>", "from where experts are loaded", "24")
     .option("--layer-time <us>", "compute of one layer", "132")

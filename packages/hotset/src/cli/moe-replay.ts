@@ -1,12 +1,14 @@
 /** `hotset moe replay`: a routing trace against expert caches: hits, bytes, and the time that tokens wait at a bandwidth. */
 import { readFileSync } from "node:fs";
-import { moe } from "@hotset/core";
+import { defaultHotset, moe, setDefaultHotset } from "@hotset/core";
+import { findHotset } from "../discover.js";
 import type { CommonOptions } from "./index.js";
-import { print, progress, table } from "./output.js";
+import { type Progress, print, progress, table } from "./output.js";
 
 export interface ReplayOptions extends CommonOptions {
   readonly format?: string;
   readonly cache: string;
+  readonly predictor?: string;
   readonly capacity?: string;
   readonly bandwidth: string;
   readonly layerTime: string;
@@ -26,6 +28,7 @@ export async function moeReplay(path: string, options: ReplayOptions): Promise<v
   const [bandwidth, layerTime, expertBytes, decay] = (["bandwidth", "layerTime", "expertBytes", "decay"] as const).map((name) =>
     positive(`--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`, options[name]),
   ) as [number, number, number, number];
+  const names = options.predictor ? listOf("--predictor", options.predictor, moe.predictors) : [];
   const trace = await readTrace(path, options.format);
   const capacities = capacitiesOf(options.capacity, trace);
   const bar = progress(options.json);
@@ -41,6 +44,7 @@ export async function moeReplay(path: string, options: ReplayOptions): Promise<v
       rows.push(withTimes(moe.replayMoeTrace(trace, { ...settings, policy }), best, (trace.layers * layerTime) / 1e3));
     }
   }
+  const quality = names.length ? await judged(trace, names, bar) : [];
   bar.stop();
   const { model, layers, experts, topK, tokens, sequences } = trace;
   const document = {
@@ -50,6 +54,7 @@ export async function moeReplay(path: string, options: ReplayOptions): Promise<v
     expertBytes,
     decay,
     rows,
+    ...(quality.length ? { predictors: quality } : {}),
   };
   print(options.json, document, () =>
     [
@@ -57,6 +62,7 @@ export async function moeReplay(path: string, options: ReplayOptions): Promise<v
       `Experts of ${(expertBytes / 1e6).toFixed(1)} MB over ${bandwidth} GB/s, ${layerTime} us of compute a layer; slots are per layer; the cache stays warm.`,
       "",
       describeRows(rows),
+      ...(quality.length ? ["", describeQuality(quality, topK)] : []),
     ].join("\n"),
   );
 }
@@ -86,6 +92,33 @@ function describeRows(rows: readonly Row[]): string {
   const head = ["cache", "slots", "hit ratio", "misses to Belady's", "MB/token", "stall ms/token", "ms/token"];
   return table([head, ...lines], [1, 2, 3, 4, 5, 6]);
 }
+
+function describeQuality(quality: readonly moe.PredictionQuality[], topK: number): string {
+  const lines = quality.map(({ predictor, recallAtK, recallAt2K, splits }) => [
+    predictor,
+    recallAtK.toFixed(3),
+    recallAt2K.toFixed(3),
+    splits.map((split) => `${split.recallAtK.toFixed(3)}/${split.recallAt2K.toFixed(3)}`).join("  "),
+  ]);
+  return [
+    "Predicted before the first layer, on sequences that were not fitted on (three tenths, three splits):",
+    table([["predictor", `recall at ${topK}`, `recall at ${2 * topK}`, "each split"], ...lines], [1, 2]),
+  ].join("\n");
+}
+
+/** Fits with the fastest of the installed backends. */
+async function judged(trace: moe.MoeTrace, names: readonly moe.PredictorName[], bar: Progress): Promise<moe.PredictionQuality[]> {
+  setDefaultHotset(findHotset);
+  const quality = await moe.evaluatePredictors(trace, names, { progress: waiting(bar) });
+  (await defaultHotset()).dispose();
+  return quality;
+}
+
+/** Lets the bar be drawn between the layers of a fit. */
+const waiting = (bar: Progress) => async (done: number, total: number) => {
+  bar.step(done, total, "fitting predictors");
+  await new Promise((resolve) => setImmediate(resolve));
+};
 
 const formats = ["moetrc", "csv", "json"] as const;
 

@@ -199,7 +199,9 @@ function vocabularyIds(stored: StoredArray, tokens: number, where: string): Uint
   if (stored.shape.length !== 1 || stored.shape[0] !== tokens)
     throw new FormatError({ where: `${where}: tok`, expected: `the shape [${tokens}]`, received: `[${stored.shape.join(", ")}]` });
   const read = unsignedReader(stored, `${where}: tok`);
-  return Uint32Array.from({ length: tokens }, (_, t) => read(t));
+  // In 16 bits, the largest number stands for a token without one.
+  const known = (id: number): number => (stored.dtype === "u16" && id === 0xffff ? 0xffffffff : id);
+  return Uint32Array.from({ length: tokens }, (_, t) => known(read(t)));
 }
 
 function unsignedReader({ dtype, data }: StoredArray, where: string): (i: number) => number {

@@ -13,7 +13,7 @@ export interface MoeTrace {
   readonly sequences: readonly Sequence[];
   /** [tokens, layers, topK]: expert numbers, distinct within a row. */
   readonly ids: Uint8Array | Uint16Array;
-  /** [tokens]: vocabulary numbers, where the source recorded them. */
+  /** [tokens]: vocabulary numbers, where the source recorded them; 2^32 - 1 where it does not know one. */
   readonly tokenIds?: Uint32Array;
 }
 
