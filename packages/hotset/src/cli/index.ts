@@ -94,6 +94,22 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--no-hints", "policies do not see how replies ended")
     .addOption(json())
     .action(async (trace, options) => (await import("./kv.js")).kvReplay(trace, options));
+  program
+    .command("moe")
+    .description("mixture of experts: replay routing traces against expert caches")
+    .command("replay")
+    .description("hit ratio, bytes and stall of expert caches on a routing trace (MOETRC1, CSV or JSON, may be gzipped)")
+    .argument("<trace>", "the trace's file")
+    .option("--format <name>", "moetrc, csv or json; default by the file's name")
+    .option("--cache <list>", "policies: lru, lfu, lfru, ema, belady, belady-bypass, or all", "lru,ema,belady,belady-bypass")
+    .option("--predictor <list>", "also judge predictors: previous, ema, frequency, token, pair, ridge, or all")
+    .option("--capacity <list>", "slots of each layer; default a quarter of the experts")
+    .option("--bandwidth <GB/s>", "from where experts are loaded", "24")
+    .option("--layer-time <us>", "compute of one layer", "132")
+    .option("--expert-bytes <n>", "weights of one expert; default that of gpt-oss-20b in mxfp4", "13219200")
+    .option("--decay <number>", "of ema: what a use counts one token later", "0.98")
+    .addOption(json())
+    .action(async (trace, options) => (await import("./moe-replay.js")).moeReplay(trace, options));
 
   try {
     await program.parseAsync(argv);
