@@ -9,7 +9,15 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 
 describe("every op's declaration", () => {
   it("is found through its family", () => {
-    expect(ops.map(({ id }) => id)).toEqual(["attention/decode", "attention/merge", "kv-cache/pool-apply", "search/scan"]);
+    expect(ops.map(({ id }) => id)).toEqual([
+      "attention/decode",
+      "attention/decode-anchor",
+      "attention/decode-sparse",
+      "attention/merge",
+      "attention/select",
+      "kv-cache/pool-apply",
+      "search/scan",
+    ]);
     expect(new Set(ops.map(({ id }) => symbolOf(id))).size).toBe(ops.length);
   });
 

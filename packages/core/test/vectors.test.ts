@@ -76,7 +76,7 @@ interface Vector {
 
 describe("references of f32 arithmetic agree with independent vectors", async () => {
   const hotset = await createHotset();
-  for (const op of [attention.decode, attention.merge] as Op[]) {
+  for (const op of [attention.decode, attention.decodeAnchor, attention.decodeSparse, attention.merge, attention.select] as Op[]) {
     for (const { name, axes, variant, scalars, inputs, expected } of load<Vector[]>(`${op.id}.json`)) {
       it(`${op.id}: ${name}`, () => {
         const arrays = Object.fromEntries(
@@ -104,7 +104,7 @@ describe("references of f32 arithmetic agree with independent vectors", async ()
 
 describe("the vectors are what their scripts make", () => {
   const python = spawnSync("python3", ["--version"]).status === 0;
-  for (const script of ["search/scan.py", "kv-cache/pool-apply.py", "attention/decode.py"]) {
+  for (const script of ["search/scan.py", "kv-cache/pool-apply.py", "attention/decode.py", "attention/sparse.py"]) {
     it.skipIf(!python)(`${script} (needs python3)`, () => {
       const { status, stderr } = spawnSync("python3", [`${folder}/${script}`, "--check"], { encoding: "utf8" });
       expect(stderr).toBe("");

@@ -48,8 +48,9 @@ struct Shape {
 };
 
 // Slots of tokens first..end of a sequence, for a KV head, behind those in the tile, while there is room; tokens in pages
-// that do not exist are left out. Returns where it stopped.
-inline int64_t add_tokens(const attention_decode_params& p, int64_t b, int64_t kv_head, int64_t first, int64_t end, Tile& tile, Status& status) {
+// that do not exist are left out. Returns where it stopped; `added(place, token, count)` is told of each run.
+template <class Added>
+inline int64_t add_tokens(const attention_decode_params& p, int64_t b, int64_t kv_head, int64_t first, int64_t end, Tile& tile, Status& status, const Added& added) {
   int n = tile.tokens;
   while (first < end && n < kTileTokens) {
     const int64_t entry = b * p.max_pages + first / p.page_size, offset = first % p.page_size;
@@ -61,10 +62,40 @@ inline int64_t add_tokens(const attention_decode_params& p, int64_t b, int64_t k
       continue;
     }
     const int64_t slot = (page * p.kv_heads + kv_head) * p.page_size + offset;
+    added(n, first - run, run);
     for (int64_t i = 0; i < run; i++) tile.slots[n++] = slot + i;
   }
   tile.tokens = n;
   return first;
+}
+
+// The parameters that a sibling shares with attention/decode, at the same places among its ports.
+template <class P>
+inline attention_decode_params dense_params(const P& p) {
+  attention_decode_params out = {};
+  out.batch = p.batch;
+  out.query_heads = p.query_heads;
+  out.kv_heads = p.kv_heads;
+  out.head_dim = p.head_dim;
+  out.value_dim = p.value_dim;
+  out.pages = p.pages;
+  out.page_size = p.page_size;
+  out.max_pages = p.max_pages;
+  out.queries = p.queries;
+  out.key_pages = p.key_pages;
+  out.key_scale = p.key_scale;
+  out.value_pages = p.value_pages;
+  out.value_scale = p.value_scale;
+  out.page_table = p.page_table;
+  out.lengths = p.lengths;
+  out.sinks = p.sinks;
+  out.out = p.out;
+  out.lse = p.lse;
+  out.key_pages_dtype = p.key_pages_dtype;
+  out.scale = p.scale;
+  out.soft_cap = p.soft_cap;
+  out.window = p.window;
+  return out;
 }
 
 // The tokens that a sequence sees.
@@ -76,13 +107,15 @@ inline Range range_of(const attention_decode_params& p, int64_t b, Status& statu
   const int32_t length = int32_t(read_once(reinterpret_cast<const uint32_t*>(p.lengths) + b));
   if (length < 0 || length > p.max_pages * p.page_size) {
     fail(status, attention_decode_port_lengths, b, length);
-    return {0, 0};
+    return {-1, -1};
   }
   return {p.window > 0 && int64_t(p.window) < length ? length - int32_t(p.window) : 0, length};
 }
 
 // All tokens of a sequence, in their order, for the heads of a KV head. Ranges are found once, by `prepare`.
 struct WholeContext {
+  static constexpr bool kMasses = false;
+  using TileOf = Tile;
   const attention_decode_params& p;
   Range* const ranges;
 
@@ -98,7 +131,9 @@ struct WholeContext {
   struct Cursor {
     const attention_decode_params& p;
     int64_t b, kv_head, first, end;
-    void fill(Tile& tile, Status& status) { first = add_tokens(p, b, kv_head, first, end, tile, status); }
+    void fill(Tile& tile, Status& status) {
+      first = add_tokens(p, b, kv_head, first, end, tile, status, [](int, int64_t, int64_t) {});
+    }
   };
   Cursor cursor(int64_t b, int64_t kv_head, int64_t chunk, int64_t left) const {
     const int64_t first = ranges[b].first + chunk * chunk_tokens(tokens(b, kv_head));
@@ -157,7 +192,7 @@ struct Decode {
     for (int64_t h = 0; h < shape.group; h++) head_state(b, unit, h, chunk) = {-INFINITY, 0};
     memset(sums, 0, size_t(shape.group * shape.value_pitch) * sizeof(float));
     auto cursor = context.cursor(b, unit, chunk, left);
-    Tile tiles[2];
+    typename Context::TileOf tiles[2];
     find_tile<T>(cursor, tiles[0]);
     for (int at = 0; tiles[at].tokens > 0; at ^= 1) {
       find_tile<T>(cursor, tiles[at ^ 1]);
@@ -173,14 +208,14 @@ struct Decode {
   }
 
   template <class T, class Cursor>
-  void find_tile(Cursor& cursor, Tile& tile) const {
+  void find_tile(Cursor& cursor, typename Context::TileOf& tile) const {
     tile.tokens = 0;
     cursor.fill(tile, *task.status);
     place_rows<T>(p, tile);
   }
 
   template <class T>
-  void attend_tile(int64_t b, int64_t unit, int64_t chunk, const Tile& tile) const {
+  void attend_tile(int64_t b, int64_t unit, int64_t chunk, const typename Context::TileOf& tile) const {
     const T* const* const keys = reinterpret_cast<const T* const*>(tile.keys);
     const T* const* const values = reinterpret_cast<const T* const*>(tile.values);
     if (!shape.wide) {
@@ -200,7 +235,7 @@ struct Decode {
 
   // All logits first, then all sums: the keys may make room for the values.
   template <class Keys, class Values>
-  void attend_rows(int64_t b, int64_t unit, int64_t chunk, const Tile& tile, const Keys& keys, int64_t key_dim, const Values& values, int64_t value_dim, bool fresh) const {
+  void attend_rows(int64_t b, int64_t unit, int64_t chunk, const typename Context::TileOf& tile, const Keys& keys, int64_t key_dim, const Values& values, int64_t value_dim, bool fresh) const {
     const auto key_rows = keys();
     for (int64_t h = 0; h < shape.group; h += kHeadBlock)
       with_heads(shape.group - h, [&](auto heads) {
@@ -208,7 +243,12 @@ struct Decode {
       });
     const bool scaled = p.key_scale != nullptr;
     for (int64_t h = 0; h < shape.group; h++) {
-      const float before = weigh(tile, scaled, p.scale, p.soft_cap, logits + h * kTileTokens, head_state(b, unit, h, chunk));
+      HeadState& head = head_state(b, unit, h, chunk);
+      const float before = weigh(tile, scaled, Context::kMasses, p.scale, p.soft_cap, logits + h * kTileTokens, head);
+      if constexpr (Context::kMasses) {
+        context.add_masses(b, unit * shape.group + h, chunk, tile, logits + h * kTileTokens, head.largest);
+        if (scaled) scale_weights(tile, logits + h * kTileTokens);
+      }
       if (before == 1) continue;
       float* const s = sums + h * shape.value_pitch;
       for (int64_t i = 0; i < shape.value_pitch; i += kLanes) store(s + i, mul(load(s + i), splat(before)));
@@ -244,6 +284,7 @@ struct Decode {
       for (int64_t i = 0; i < shape.value_pitch; i += kLanes) store(sums + i, div(load(sums + i), by));
       memcpy(p.out + row * p.value_dim, sums, size_t(p.value_dim) * sizeof(float));
       p.lse[row] = sum == 0 ? -INFINITY : float(double(base) + ln(double(sum)));
+      if constexpr (Context::kMasses) context.write_masses(b, unit, h, chunks, base, sum);
     }
   }
 };
