@@ -11,7 +11,10 @@ describe("every op's declaration", () => {
   it("is found through its family", () => {
     expect(ops.map(({ id }) => id)).toEqual([
       "attention/decode",
+      "attention/decode-anchor",
+      "attention/decode-sparse",
       "attention/merge",
+      "attention/select",
       "kv-cache/pool-apply",
       "linalg/ridge",
       "moe/align",

@@ -4,7 +4,10 @@
  */
 export const kernels: Readonly<Record<string, readonly string[]>> = {
   "attention/decode": ["chunks"],
+  "attention/decode-anchor": ["chunks"],
+  "attention/decode-sparse": ["chunks"],
   "attention/merge": ["rows"],
+  "attention/select": ["radix"],
   "kv-cache/pool-apply": ["queue"],
   "linalg/ridge": ["runs"],
   "moe/align": ["counts"],

@@ -3,7 +3,10 @@
 /** How the cases of each op are loaded: spelt out, so that bundlers can follow. */
 export const caseModules = {
   "attention/decode": () => import("../attention/decode/cases.js"),
+  "attention/decode-anchor": () => import("../attention/decode-anchor/cases.js"),
+  "attention/decode-sparse": () => import("../attention/decode-sparse/cases.js"),
   "attention/merge": () => import("../attention/merge/cases.js"),
+  "attention/select": () => import("../attention/select/cases.js"),
   "kv-cache/pool-apply": () => import("../kv-cache/pool-apply/cases.js"),
   "linalg/ridge": () => import("../linalg/ridge/cases.js"),
   "moe/align": () => import("../moe/align/cases.js"),

@@ -55,13 +55,17 @@ export interface Mutant {
   readonly exactOnly?: boolean;
 }
 
-/** Runs the op on the backend under test; outputs by port. */
-export type Runner = (axes: AnyAxes, variant: AnyVariant, inputs: Tensors) => Promise<Tensors>;
+/** Runs an op on the backend under test, with these scalars or their defaults; outputs by port. */
+export type Runner = (axes: AnyAxes, variant: AnyVariant, inputs: Tensors, scalars?: Readonly<Record<string, number>>) => Promise<Tensors>;
 
-/** A property that holds whatever the inputs; returns what is wrong, or nothing. */
+/** A property that holds whatever the inputs, perhaps beside what another op gives; returns what is wrong, or nothing. */
 export interface Law {
   readonly name: string;
-  check(run: Runner, request: InputRequest): Promise<string | undefined>;
+  check(run: Runner, request: InputRequest, other: (op: Op) => Runner): Promise<string | undefined>;
+  /** It is about equal bits that devices do not owe. */
+  readonly hostOnly?: boolean;
+  /** Which variants it is checked in; default all. */
+  readonly variants?: (variant: AnyVariant) => boolean;
   /** The sizes it is checked at. */
   readonly axes: AnyAxes;
 }

@@ -67,7 +67,8 @@ export async function suiteOf(backend: Backend, { only }: { only?: string | unde
       }
     }
     for (const law of cases.laws) {
-      for (const variant of variants(op)) {
+      if (law.hostOnly && isDevice(backend)) continue;
+      for (const variant of variants(op).filter((one) => law.variants?.(one) ?? true)) {
         const name = `${op.id} | ${variantKey(op, variant)} | law: ${law.name}`;
         if (!matches(name, only)) continue;
         items.push({
@@ -76,7 +77,9 @@ export async function suiteOf(backend: Backend, { only }: { only?: string | unde
           variant,
           run: async () => {
             if (typeof backend.kernel({ op, axes: law.axes, variant }) === "string") return;
-            const problem = await law.check(runnerOn(backend, op), { axes: law.axes, variant, random: new Random(name) });
+            const problem = await law.check(runnerOn(backend, op), { axes: law.axes, variant, random: new Random(name) }, (one) =>
+              runnerOn(backend, one),
+            );
             if (problem) throw new Error(`${problem}\n  repeat: ${repeatCommand(backend, name)}`);
           },
         });

@@ -6,240 +6,27 @@
 // The query heads of a KV head go together, so K and V are read once. A chunk of 512 x 128 f32 is 512 KiB: 30 us of
 // one core's bandwidth, which bounds f32; f16 and i8 are bound by multiply-add (4 heads a group: 4 to 8 a byte).
 // Page numbers and lengths are compared where they are loaded, and used as compared.
-#include "../kernel.h"
-#include "decode_tile.h"
+#include "decode_chunks.h"
 
 namespace hotset {
 namespace HOTSET_ISA {
 
-namespace {
-
-constexpr int64_t kChunkTokens = 512;
-constexpr int64_t kMaxChunks = 64;
-// Tasks enough for any number of cores; chunks of a sequence share one where there are more.
-constexpr int64_t kTasks = 256;
-
-int64_t chunk_tokens(int64_t tokens) { return most(kChunkTokens, round_up((tokens + kMaxChunks - 1) / kMaxChunks, kTileTokens)); }
-
-// The tokens that a sequence sees.
-struct Range {
-  int32_t first, end;
-};
-
-struct Shape {
-  int64_t group, query_pitch, value_pitch, chunks, parts;  // pitches: whole vectors
-  bool wide;  // keys and values are widened first
-  int64_t ranges_at, states_at, state_floats, slots_at;
-  int64_t queries_at, logits_at, sums_at, wide_at, slot_bytes, bytes;
-
-  Shape(const attention_decode_params& p, int slots) {
-    group = p.query_heads / p.kv_heads;
-    query_pitch = round_up(p.head_dim, 16);
-    value_pitch = round_up(p.value_dim, 16);
-    const int64_t tokens = p.max_pages * p.page_size;
-    chunks = (tokens + chunk_tokens(tokens) - 1) / chunk_tokens(tokens);
-    // A shorter sequence may have more chunks than the longest one.
-    chunks = least(kMaxChunks, most(chunks, (tokens + kChunkTokens - 1) / kChunkTokens));
-    parts = least(chunks, (kTasks + p.batch * p.kv_heads - 1) / most(1, p.batch * p.kv_heads));
-    state_floats = value_pitch + 16;  // largest, sum, and the rest of a cache line; then the values
-    ranges_at = 0;
-    states_at = round_up(p.batch * int64_t(sizeof(Range)), 64);
-    slots_at = round_up(states_at + p.batch * p.query_heads * chunks * state_floats * 4, 64);
-    queries_at = 0;
-    logits_at = round_up(group * query_pitch * 4, 64);
-    sums_at = logits_at + group * kTileTokens * 4;
-    wide_at = round_up(sums_at + group * value_pitch * 4, 64);
-    wide = (group > kHeadBlock && p.key_pages_dtype != dtype_f32) || p.head_dim % kLanes || p.value_dim % kLanes;
-    slot_bytes = round_up(wide_at + (wide ? kTileTokens * most(query_pitch, value_pitch) * 4 : 0), 64);
-    bytes = slots_at + slots * slot_bytes;
-  }
-};
-
-// One task's view of the parameters and the scratch.
-struct Decode {
-  const attention_decode_params& p;
-  const Shape shape;
-  const Task& task;
-  char* const own;
-  float* const queries;
-  float* const logits;
-  float* const sums;
-
-  Decode(const attention_decode_params& params, const Task& t)
-      : p(params),
-        shape(params, t.slots),
-        task(t),
-        own(t.scratch + shape.slots_at + t.slot * shape.slot_bytes),
-        queries(reinterpret_cast<float*>(own + shape.queries_at)),
-        logits(reinterpret_cast<float*>(own + shape.logits_at)),
-        sums(reinterpret_cast<float*>(own + shape.sums_at)) {}
-
-  Range& range(int64_t b) const { return reinterpret_cast<Range*>(task.scratch + shape.ranges_at)[b]; }
-  float* state(int64_t b, int64_t head, int64_t chunk) const {
-    return reinterpret_cast<float*>(task.scratch + shape.states_at) + ((b * p.query_heads + head) * shape.chunks + chunk) * shape.state_floats;
-  }
-
-  void find_ranges() const {
-    for (int64_t b = 0; b < p.batch; b++) {
-      const int32_t length = int32_t(read_once(reinterpret_cast<const uint32_t*>(p.lengths) + b));
-      range(b) = {0, 0};
-      if (length < 0 || length > p.max_pages * p.page_size) {
-        fail(*task.status, attention_decode_port_lengths, b, length);
-        continue;
-      }
-      range(b).first = p.window > 0 && int64_t(p.window) < length ? length - int32_t(p.window) : 0;
-      range(b).end = length;
-    }
-  }
-
-  // The chunks of one part of one sequence, for the query heads of one KV head.
-  void attend() const {
-    const int64_t part = task.index % shape.parts, kv_head = task.index / shape.parts % p.kv_heads, b = task.index / shape.parts / p.kv_heads;
-    const Range seen = range(b);
-    const int64_t each = chunk_tokens(seen.end - seen.first), chunks = (seen.end - seen.first + each - 1) / each;
-    const int64_t share = (chunks + shape.parts - 1) / shape.parts, end = least(chunks, (part + 1) * share);
-    if (part * share >= end) return;
-    const float* const query = p.queries + (b * p.query_heads + kv_head * shape.group) * p.head_dim;
-    memset(queries, 0, size_t(shape.group * shape.query_pitch) * sizeof(float));
-    for (int64_t h = 0; h < shape.group; h++) memcpy(queries + h * shape.query_pitch, query + h * p.head_dim, size_t(p.head_dim) * sizeof(float));
-    for (int64_t chunk = part * share; chunk < end; chunk++) {
-      const int64_t first = seen.first + chunk * each, last = least(first + each, seen.end);
-      switch (p.key_pages_dtype) {
-        case dtype_f32: attend_chunk<float>(b, kv_head, chunk, first, last); break;
-        case dtype_f16: attend_chunk<f16>(b, kv_head, chunk, first, last); break;
-        case dtype_bf16: attend_chunk<bf16>(b, kv_head, chunk, first, last); break;
-        default: attend_chunk<int8_t>(b, kv_head, chunk, first, last);
-      }
-    }
-  }
-
-  template <class T>
-  void attend_chunk(int64_t b, int64_t kv_head, int64_t chunk, int64_t first, int64_t end) const {
-    for (int64_t h = 0; h < shape.group; h++) head_state(b, kv_head, h, chunk) = {-INFINITY, 0};
-    memset(sums, 0, size_t(shape.group * shape.value_pitch) * sizeof(float));
-    Tile tiles[2];
-    first = find_tile<T>(b, kv_head, first, end, tiles[0]);
-    for (int at = 0; tiles[at].tokens > 0; at ^= 1) {
-      first = find_tile<T>(b, kv_head, first, end, tiles[at ^ 1]);
-      place_rows_behind(tiles[at], tiles[at ^ 1]);
-      attend_tile<T>(b, kv_head, chunk, tiles[at]);
-    }
-    for (int64_t h = 0; h < shape.group; h++)
-      memcpy(state(b, kv_head * shape.group + h, chunk) + 16, sums + h * shape.value_pitch, size_t(shape.value_pitch) * sizeof(float));
-  }
-
-  HeadState& head_state(int64_t b, int64_t kv_head, int64_t h, int64_t chunk) const {
-    return *reinterpret_cast<HeadState*>(state(b, kv_head * shape.group + h, chunk));
-  }
-
-  // The next tile, from token `first` on; tokens in pages that do not exist are left out. Returns where to go on.
-  template <class T>
-  int64_t find_tile(int64_t b, int64_t kv_head, int64_t first, int64_t end, Tile& tile) const {
-    int n = 0;
-    while (first < end && n < kTileTokens) {
-      const int64_t entry = b * p.max_pages + first / p.page_size, offset = first % p.page_size;
-      const int64_t run = least(least(p.page_size - offset, end - first), kTileTokens - n);
-      const int32_t page = int32_t(read_once(reinterpret_cast<const uint32_t*>(p.page_table) + entry));
-      first += run;
-      if (page < 0 || page >= p.pages) {
-        fail(*task.status, attention_decode_port_page_table, entry, page);
-        continue;
-      }
-      const int64_t slot = (page * p.kv_heads + kv_head) * p.page_size + offset;
-      for (int64_t i = 0; i < run; i++) tile.slots[n++] = slot + i;
-    }
-    tile.tokens = n;
-    place_rows<T>(p, tile);
-    return first;
-  }
-
-  template <class T>
-  void attend_tile(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile) const {
-    const T* const* const keys = reinterpret_cast<const T* const*>(tile.keys);
-    const T* const* const values = reinterpret_cast<const T* const*>(tile.values);
-    if (!shape.wide) {
-      attend_rows(b, kv_head, chunk, tile, [&] { return keys; }, p.head_dim, [&] { return values; }, p.value_dim, true);
-      return;
-    }
-    const float* pointers[kTileTokens + 4];
-    float* const out = reinterpret_cast<float*>(own + shape.wide_at);
-    const auto widened = [&](const T* const* rows, int64_t dim, int64_t pitch) -> const float* const* {
-      widen_rows(rows, tile.tokens, dim, pitch, out, pointers);
-      return pointers;
-    };
-    attend_rows(
-        b, kv_head, chunk, tile, [&] { return widened(keys, p.head_dim, shape.query_pitch); }, shape.query_pitch,
-        [&] { return widened(values, p.value_dim, shape.value_pitch); }, shape.value_pitch, false);
-  }
-
-  // All logits first, then all sums: the keys may make room for the values.
-  template <class Keys, class Values>
-  void attend_rows(int64_t b, int64_t kv_head, int64_t chunk, const Tile& tile, const Keys& keys, int64_t key_dim, const Values& values, int64_t value_dim, bool fresh) const {
-    const auto key_rows = keys();
-    for (int64_t h = 0; h < shape.group; h += kHeadBlock)
-      with_heads(shape.group - h, [&](auto heads) {
-        key_dots<decltype(heads)::value>(key_rows, tile.tokens, key_dim, queries + h * shape.query_pitch, shape.query_pitch, fresh && h == 0, logits + h * kTileTokens);
-      });
-    const bool scaled = p.key_scale != nullptr;
-    for (int64_t h = 0; h < shape.group; h++) {
-      const float before = weigh(tile, scaled, p.scale, p.soft_cap, logits + h * kTileTokens, head_state(b, kv_head, h, chunk));
-      if (before == 1) continue;
-      float* const s = sums + h * shape.value_pitch;
-      for (int64_t i = 0; i < shape.value_pitch; i += kLanes) store(s + i, mul(load(s + i), splat(before)));
-    }
-    const auto value_rows = values();
-    for (int64_t h = 0; h < shape.group; h += kHeadBlock)
-      with_heads(shape.group - h, [&](auto heads) {
-        value_sums<decltype(heads)::value>(value_rows, tile.tokens, value_dim, fresh && h == 0, logits + h * kTileTokens, sums + h * shape.value_pitch, shape.value_pitch);
-      });
-  }
-
-  // Joins the chunks of the heads of one KV head, in order, and the sink.
-  void join() const {
-    const int64_t kv_head = task.index % p.kv_heads, b = task.index / p.kv_heads;
-    const Range seen = range(b);
-    const int64_t each = chunk_tokens(seen.end - seen.first), chunks = (seen.end - seen.first + each - 1) / each;
-    for (int64_t h = kv_head * shape.group; h < (kv_head + 1) * shape.group; h++) {
-      const float sink = p.sinks ? p.sinks[h] : -INFINITY;
-      float largest = sink > -INFINITY ? sink : -INFINITY;
-      for (int64_t c = 0; c < chunks; c++) largest = state(b, h, c)[0] > largest ? state(b, h, c)[0] : largest;
-      const float base = largest == -INFINITY ? 0 : largest;
-      float sum = sink == -INFINITY ? 0 : exp(sink - base);
-      memset(sums, 0, size_t(shape.value_pitch) * sizeof(float));
-      for (int64_t c = 0; c < chunks; c++) {
-        const float* const s = state(b, h, c);
-        // A chunk without tokens has sum 0; one whose logits are all NaN has sum NaN, and largest -Inf.
-        if (s[1] == 0) continue;
-        const float weight = exp(s[0] - base);
-        sum += weight * s[1];
-        for (int64_t i = 0; i < shape.value_pitch; i += kLanes) store(sums + i, madd(splat(weight), load(s + 16 + i), load(sums + i)));
-      }
-      const int64_t row = b * p.query_heads + h;
-      const f32v by = splat(sum == 0 ? 1 : sum);
-      for (int64_t i = 0; i < shape.value_pitch; i += kLanes) store(sums + i, div(load(sums + i), by));
-      memcpy(p.out + row * p.value_dim, sums, size_t(p.value_dim) * sizeof(float));
-      p.lse[row] = sum == 0 ? -INFINITY : float(double(base) + ln(double(sum)));
-    }
-  }
-};
-
-}  // namespace
-
 void attention_decode_plan(const attention_decode_params& p, int slots, KernelPlan& plan) {
-  const Shape shape(p, slots);
+  const Shape shape = WholeContext(p, nullptr).shape(slots);
   plan.name = "chunks";
   plan.scratch_bytes = shape.bytes;
   if (p.batch == 0) return;
   plan.phases = 3;
   plan.tasks[0] = 1;
-  plan.tasks[1] = p.batch * p.kv_heads * shape.parts;
-  plan.tasks[2] = p.batch * p.kv_heads;
+  plan.tasks[1] = p.batch * shape.units * shape.parts;
+  plan.tasks[2] = p.batch * shape.units;
 }
 
 void attention_decode_task(const attention_decode_params& p, const Task& task) {
-  const Decode decode(p, task);
-  if (task.phase == 0) decode.find_ranges();
-  else if (task.phase == 1) decode.attend();
+  const WholeContext context(p, task.scratch);
+  if (task.phase == 0) return context.prepare(*task.status);
+  const Decode<WholeContext> decode(context, task);
+  if (task.phase == 1) decode.attend();
   else decode.join();
 }
 

@@ -99,8 +99,13 @@ static void key_dots(const T* const* rows, int tokens, int64_t dim, const float*
   }
 }
 
-// Dot products to weights exp(logit - largest), times the value scales. Returns what earlier sums are multiplied by.
-static inline float weigh(const Tile& tile, bool scaled, float scale, float cap, float* logits, HeadState& state) {
+// Weights times the value scales: `weigh` does so, but where the weights themselves are wanted first.
+static inline void scale_weights(const Tile& tile, float* weights) {
+  for (int i = 0; i < tile.tokens; i += kLanes) store(weights + i, mul(load(weights + i), load(tile.value_scale + i)));
+}
+
+// Dot products to weights exp(logit - largest), times the value scales unless `bare`. Returns what earlier sums are multiplied by.
+static inline float weigh(const Tile& tile, bool scaled, bool bare, float scale, float cap, float* logits, HeadState& state) {
   f32v largest = splat(state.largest);
   for (int i = 0; i < tile.tokens; i += kLanes) {
     f32v x = mul(load(logits + i), splat(scale));
@@ -123,7 +128,7 @@ static inline float weigh(const Tile& tile, bool scaled, float scale, float cap,
   for (int i = 0; i < tile.tokens; i += kLanes) {
     f32v weight = exp(sub(load(logits + i), base));
     sum = add(sum, weight);
-    if (scaled) weight = mul(weight, load(tile.value_scale + i));
+    if (scaled && !bare) weight = mul(weight, load(tile.value_scale + i));
     store(logits + i, weight);
   }
   const float before = most == state.largest ? 1 : state.largest == -INFINITY ? 0 : exp(state.largest - most);

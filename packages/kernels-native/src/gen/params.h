@@ -59,6 +59,120 @@ static_assert(offsetof(attention_decode_params, window) == 156);
 constexpr int attention_decode_tensors = 10;
 enum : int32_t { attention_decode_port_queries = 0, attention_decode_port_key_pages = 1, attention_decode_port_key_scale = 2, attention_decode_port_value_pages = 3, attention_decode_port_value_scale = 4, attention_decode_port_page_table = 5, attention_decode_port_lengths = 6, attention_decode_port_sinks = 7, attention_decode_port_out = 8, attention_decode_port_lse = 9 };
 
+// attention/decode-anchor: One decode step of grouped-query attention over a paged KV cache, with the exact attention mass of each granule of the context.
+struct attention_decode_anchor_params {
+  int64_t batch;
+  int64_t query_heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t value_dim;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  int64_t granularity;
+  const float* queries;  // [batch, queryHeads, headDim]
+  const void* key_pages;  // [pages, kvHeads, pageSize, headDim]
+  const float* key_scale;  // [pages, kvHeads, pageSize]
+  const void* value_pages;  // [pages, kvHeads, pageSize, valueDim]
+  const float* value_scale;  // [pages, kvHeads, pageSize]
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* lengths;  // [batch]
+  const float* sinks;  // [queryHeads]
+  float* out;  // [batch, queryHeads, valueDim]
+  float* lse;  // [batch, queryHeads]
+  float* masses;  // [batch, kvHeads, ceil(maxPages * pageSize / granularity)]
+  uint32_t key_pages_dtype;
+  float scale;
+  float soft_cap;
+  uint32_t window;
+};
+static_assert(sizeof(attention_decode_anchor_params) == 176);
+static_assert(offsetof(attention_decode_anchor_params, batch) == 0);
+static_assert(offsetof(attention_decode_anchor_params, query_heads) == 8);
+static_assert(offsetof(attention_decode_anchor_params, kv_heads) == 16);
+static_assert(offsetof(attention_decode_anchor_params, head_dim) == 24);
+static_assert(offsetof(attention_decode_anchor_params, value_dim) == 32);
+static_assert(offsetof(attention_decode_anchor_params, pages) == 40);
+static_assert(offsetof(attention_decode_anchor_params, page_size) == 48);
+static_assert(offsetof(attention_decode_anchor_params, max_pages) == 56);
+static_assert(offsetof(attention_decode_anchor_params, granularity) == 64);
+static_assert(offsetof(attention_decode_anchor_params, queries) == 72);
+static_assert(offsetof(attention_decode_anchor_params, key_pages) == 80);
+static_assert(offsetof(attention_decode_anchor_params, key_scale) == 88);
+static_assert(offsetof(attention_decode_anchor_params, value_pages) == 96);
+static_assert(offsetof(attention_decode_anchor_params, value_scale) == 104);
+static_assert(offsetof(attention_decode_anchor_params, page_table) == 112);
+static_assert(offsetof(attention_decode_anchor_params, lengths) == 120);
+static_assert(offsetof(attention_decode_anchor_params, sinks) == 128);
+static_assert(offsetof(attention_decode_anchor_params, out) == 136);
+static_assert(offsetof(attention_decode_anchor_params, lse) == 144);
+static_assert(offsetof(attention_decode_anchor_params, masses) == 152);
+static_assert(offsetof(attention_decode_anchor_params, key_pages_dtype) == 160);
+static_assert(offsetof(attention_decode_anchor_params, scale) == 164);
+static_assert(offsetof(attention_decode_anchor_params, soft_cap) == 168);
+static_assert(offsetof(attention_decode_anchor_params, window) == 172);
+constexpr int attention_decode_anchor_tensors = 11;
+enum : int32_t { attention_decode_anchor_port_queries = 0, attention_decode_anchor_port_key_pages = 1, attention_decode_anchor_port_key_scale = 2, attention_decode_anchor_port_value_pages = 3, attention_decode_anchor_port_value_scale = 4, attention_decode_anchor_port_page_table = 5, attention_decode_anchor_port_lengths = 6, attention_decode_anchor_port_sinks = 7, attention_decode_anchor_port_out = 8, attention_decode_anchor_port_lse = 9, attention_decode_anchor_port_masses = 10 };
+
+// attention/decode-sparse: One decode step of grouped-query attention over the listed tokens of a paged KV cache.
+struct attention_decode_sparse_params {
+  int64_t batch;
+  int64_t query_heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t value_dim;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  int64_t granularity;
+  int64_t lists;
+  int64_t k;
+  const float* queries;  // [batch, queryHeads, headDim]
+  const void* key_pages;  // [pages, kvHeads, pageSize, headDim]
+  const float* key_scale;  // [pages, kvHeads, pageSize]
+  const void* value_pages;  // [pages, kvHeads, pageSize, valueDim]
+  const float* value_scale;  // [pages, kvHeads, pageSize]
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* lengths;  // [batch]
+  const float* sinks;  // [queryHeads]
+  const int32_t* selected;  // [batch, lists, k]
+  float* out;  // [batch, queryHeads, valueDim]
+  float* lse;  // [batch, queryHeads]
+  uint32_t key_pages_dtype;
+  float scale;
+  float soft_cap;
+  uint32_t window;
+};
+static_assert(sizeof(attention_decode_sparse_params) == 192);
+static_assert(offsetof(attention_decode_sparse_params, batch) == 0);
+static_assert(offsetof(attention_decode_sparse_params, query_heads) == 8);
+static_assert(offsetof(attention_decode_sparse_params, kv_heads) == 16);
+static_assert(offsetof(attention_decode_sparse_params, head_dim) == 24);
+static_assert(offsetof(attention_decode_sparse_params, value_dim) == 32);
+static_assert(offsetof(attention_decode_sparse_params, pages) == 40);
+static_assert(offsetof(attention_decode_sparse_params, page_size) == 48);
+static_assert(offsetof(attention_decode_sparse_params, max_pages) == 56);
+static_assert(offsetof(attention_decode_sparse_params, granularity) == 64);
+static_assert(offsetof(attention_decode_sparse_params, lists) == 72);
+static_assert(offsetof(attention_decode_sparse_params, k) == 80);
+static_assert(offsetof(attention_decode_sparse_params, queries) == 88);
+static_assert(offsetof(attention_decode_sparse_params, key_pages) == 96);
+static_assert(offsetof(attention_decode_sparse_params, key_scale) == 104);
+static_assert(offsetof(attention_decode_sparse_params, value_pages) == 112);
+static_assert(offsetof(attention_decode_sparse_params, value_scale) == 120);
+static_assert(offsetof(attention_decode_sparse_params, page_table) == 128);
+static_assert(offsetof(attention_decode_sparse_params, lengths) == 136);
+static_assert(offsetof(attention_decode_sparse_params, sinks) == 144);
+static_assert(offsetof(attention_decode_sparse_params, selected) == 152);
+static_assert(offsetof(attention_decode_sparse_params, out) == 160);
+static_assert(offsetof(attention_decode_sparse_params, lse) == 168);
+static_assert(offsetof(attention_decode_sparse_params, key_pages_dtype) == 176);
+static_assert(offsetof(attention_decode_sparse_params, scale) == 180);
+static_assert(offsetof(attention_decode_sparse_params, soft_cap) == 184);
+static_assert(offsetof(attention_decode_sparse_params, window) == 188);
+constexpr int attention_decode_sparse_tensors = 11;
+enum : int32_t { attention_decode_sparse_port_queries = 0, attention_decode_sparse_port_key_pages = 1, attention_decode_sparse_port_key_scale = 2, attention_decode_sparse_port_value_pages = 3, attention_decode_sparse_port_value_scale = 4, attention_decode_sparse_port_page_table = 5, attention_decode_sparse_port_lengths = 6, attention_decode_sparse_port_sinks = 7, attention_decode_sparse_port_selected = 8, attention_decode_sparse_port_out = 9, attention_decode_sparse_port_lse = 10 };
+
 // attention/merge: Joins attention states (out, lse) over disjoint sets of tokens into the state over all of them.
 struct attention_merge_params {
   int64_t parts;
@@ -79,6 +193,40 @@ static_assert(offsetof(attention_merge_params, out) == 40);
 static_assert(offsetof(attention_merge_params, lse) == 48);
 constexpr int attention_merge_tensors = 4;
 enum : int32_t { attention_merge_port_part_out = 0, attention_merge_port_part_lse = 1, attention_merge_port_out = 2, attention_merge_port_lse = 3 };
+
+// attention/select: Exact top-k of the granules of a context by score or attention mass, as ascending lists; first and last tokens are always listed.
+struct attention_select_params {
+  int64_t batch;
+  int64_t heads;
+  int64_t granules;
+  int64_t granularity;
+  int64_t lists;
+  int64_t k;
+  const float* scores;  // [batch, heads, granules]
+  const int32_t* lengths;  // [batch]
+  int32_t* selected;  // [batch, lists, k]
+  uint32_t* counts;  // [batch, lists]
+  uint32_t budget;
+  uint32_t sink;
+  uint32_t recent;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(attention_select_params) == 96);
+static_assert(offsetof(attention_select_params, batch) == 0);
+static_assert(offsetof(attention_select_params, heads) == 8);
+static_assert(offsetof(attention_select_params, granules) == 16);
+static_assert(offsetof(attention_select_params, granularity) == 24);
+static_assert(offsetof(attention_select_params, lists) == 32);
+static_assert(offsetof(attention_select_params, k) == 40);
+static_assert(offsetof(attention_select_params, scores) == 48);
+static_assert(offsetof(attention_select_params, lengths) == 56);
+static_assert(offsetof(attention_select_params, selected) == 64);
+static_assert(offsetof(attention_select_params, counts) == 72);
+static_assert(offsetof(attention_select_params, budget) == 80);
+static_assert(offsetof(attention_select_params, sink) == 84);
+static_assert(offsetof(attention_select_params, recent) == 88);
+constexpr int attention_select_tensors = 4;
+enum : int32_t { attention_select_port_scores = 0, attention_select_port_lengths = 1, attention_select_port_selected = 2, attention_select_port_counts = 3 };
 
 // kv-cache/pool-apply: Applies allocate, retain, release and discard commands to a block pool kept in a flat buffer.
 struct kv_cache_pool_apply_params {

@@ -48,11 +48,18 @@ export function key_dots<T>(rows: usize, tokens: u32, dim: u32, queries: usize, 
   }
 }
 
+/** Weights times the value scales: `weigh` does so, but where the weights themselves are wanted first. */
+export function scale_weights(decode: Decode, tokens: u32, weights: usize): void {
+  let scales = decode.value_scales();
+  for (const end = weights + tokens * 16; weights < end; weights += 16, scales += 4)
+    v128.store(weights, f32x4.mul(v128.load(weights), v128.load32_splat(scales)));
+}
+
 /**
- * Dot products to weights exp(logit - largest), times the value scales. `state`: largest [4] and sum [4] so far, and
+ * Dot products to weights exp(logit - largest), times the value scales unless `bare`. `state`: largest [4] and sum [4] so far, and
  * the values that belong to them, which are scaled to the new largest.
  */
-export function weigh(decode: Decode, tokens: u32, scaled: bool, logits: usize, state: usize): void {
+export function weigh(decode: Decode, tokens: u32, scaled: bool, bare: bool, logits: usize, state: usize): void {
   const params = decode.params;
   const scale = f32x4.splat(params.scale);
   const before = v128.load(state);
@@ -80,7 +87,7 @@ export function weigh(decode: Decode, tokens: u32, scaled: bool, logits: usize, 
   for (let at = logits; at < end; at += 16) {
     let weight = math.exp(f32x4.sub(v128.load(at), base));
     sum = f32x4.add(sum, weight);
-    if (scaled) {
+    if (scaled && !bare) {
       weight = f32x4.mul(weight, v128.load32_splat(scales));
       scales += 4;
     }

@@ -51,6 +51,88 @@ export class AttentionDecodeParams {
   window: u32;
 }
 
+/** attention/decode-anchor: One decode step of grouped-query attention over a paged KV cache, with the exact attention mass of each granule of the context. */
+export const ATTENTION_DECODE_ANCHOR_PORT_QUERIES: i32 = 0;
+export const ATTENTION_DECODE_ANCHOR_PORT_KEY_PAGES: i32 = 1;
+export const ATTENTION_DECODE_ANCHOR_PORT_KEY_SCALE: i32 = 2;
+export const ATTENTION_DECODE_ANCHOR_PORT_VALUE_PAGES: i32 = 3;
+export const ATTENTION_DECODE_ANCHOR_PORT_VALUE_SCALE: i32 = 4;
+export const ATTENTION_DECODE_ANCHOR_PORT_PAGE_TABLE: i32 = 5;
+export const ATTENTION_DECODE_ANCHOR_PORT_LENGTHS: i32 = 6;
+export const ATTENTION_DECODE_ANCHOR_PORT_SINKS: i32 = 7;
+export const ATTENTION_DECODE_ANCHOR_PORT_OUT: i32 = 8;
+export const ATTENTION_DECODE_ANCHOR_PORT_LSE: i32 = 9;
+export const ATTENTION_DECODE_ANCHOR_PORT_MASSES: i32 = 10;
+@unmanaged
+export class AttentionDecodeAnchorParams {
+  batch: u32;
+  query_heads: u32;
+  kv_heads: u32;
+  head_dim: u32;
+  value_dim: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  granularity: u32;
+  queries: usize; // [batch, queryHeads, headDim]
+  key_pages: usize; // [pages, kvHeads, pageSize, headDim]
+  key_scale: usize; // [pages, kvHeads, pageSize]
+  value_pages: usize; // [pages, kvHeads, pageSize, valueDim]
+  value_scale: usize; // [pages, kvHeads, pageSize]
+  page_table: usize; // [batch, maxPages]
+  lengths: usize; // [batch]
+  sinks: usize; // [queryHeads]
+  out: usize; // [batch, queryHeads, valueDim]
+  lse: usize; // [batch, queryHeads]
+  masses: usize; // [batch, kvHeads, ceil(maxPages * pageSize / granularity)]
+  key_pages_dtype: u32;
+  scale: f32;
+  soft_cap: f32;
+  window: u32;
+}
+
+/** attention/decode-sparse: One decode step of grouped-query attention over the listed tokens of a paged KV cache. */
+export const ATTENTION_DECODE_SPARSE_PORT_QUERIES: i32 = 0;
+export const ATTENTION_DECODE_SPARSE_PORT_KEY_PAGES: i32 = 1;
+export const ATTENTION_DECODE_SPARSE_PORT_KEY_SCALE: i32 = 2;
+export const ATTENTION_DECODE_SPARSE_PORT_VALUE_PAGES: i32 = 3;
+export const ATTENTION_DECODE_SPARSE_PORT_VALUE_SCALE: i32 = 4;
+export const ATTENTION_DECODE_SPARSE_PORT_PAGE_TABLE: i32 = 5;
+export const ATTENTION_DECODE_SPARSE_PORT_LENGTHS: i32 = 6;
+export const ATTENTION_DECODE_SPARSE_PORT_SINKS: i32 = 7;
+export const ATTENTION_DECODE_SPARSE_PORT_SELECTED: i32 = 8;
+export const ATTENTION_DECODE_SPARSE_PORT_OUT: i32 = 9;
+export const ATTENTION_DECODE_SPARSE_PORT_LSE: i32 = 10;
+@unmanaged
+export class AttentionDecodeSparseParams {
+  batch: u32;
+  query_heads: u32;
+  kv_heads: u32;
+  head_dim: u32;
+  value_dim: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  granularity: u32;
+  lists: u32;
+  k: u32;
+  queries: usize; // [batch, queryHeads, headDim]
+  key_pages: usize; // [pages, kvHeads, pageSize, headDim]
+  key_scale: usize; // [pages, kvHeads, pageSize]
+  value_pages: usize; // [pages, kvHeads, pageSize, valueDim]
+  value_scale: usize; // [pages, kvHeads, pageSize]
+  page_table: usize; // [batch, maxPages]
+  lengths: usize; // [batch]
+  sinks: usize; // [queryHeads]
+  selected: usize; // [batch, lists, k]
+  out: usize; // [batch, queryHeads, valueDim]
+  lse: usize; // [batch, queryHeads]
+  key_pages_dtype: u32;
+  scale: f32;
+  soft_cap: f32;
+  window: u32;
+}
+
 /** attention/merge: Joins attention states (out, lse) over disjoint sets of tokens into the state over all of them. */
 export const ATTENTION_MERGE_PORT_PART_OUT: i32 = 0;
 export const ATTENTION_MERGE_PORT_PART_LSE: i32 = 1;
@@ -65,6 +147,28 @@ export class AttentionMergeParams {
   part_lse: usize; // [parts, rows]
   out: usize; // [rows, valueDim]
   lse: usize; // [rows]
+}
+
+/** attention/select: Exact top-k of the granules of a context by score or attention mass, as ascending lists; first and last tokens are always listed. */
+export const ATTENTION_SELECT_PORT_SCORES: i32 = 0;
+export const ATTENTION_SELECT_PORT_LENGTHS: i32 = 1;
+export const ATTENTION_SELECT_PORT_SELECTED: i32 = 2;
+export const ATTENTION_SELECT_PORT_COUNTS: i32 = 3;
+@unmanaged
+export class AttentionSelectParams {
+  batch: u32;
+  heads: u32;
+  granules: u32;
+  granularity: u32;
+  lists: u32;
+  k: u32;
+  scores: usize; // [batch, heads, granules]
+  lengths: usize; // [batch]
+  selected: usize; // [batch, lists, k]
+  counts: usize; // [batch, lists]
+  budget: u32;
+  sink: u32;
+  recent: u32;
 }
 
 /** kv-cache/pool-apply: Applies allocate, retain, release and discard commands to a block pool kept in a flat buffer. */

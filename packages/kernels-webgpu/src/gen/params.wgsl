@@ -16,12 +16,68 @@ struct AttentionDecodeParams {
   window: u32,
 }
 
+// attention/decode-anchor: One decode step of grouped-query attention over a paged KV cache, with the exact attention mass of each granule of the context.
+struct AttentionDecodeAnchorParams {
+  batch: u32,
+  query_heads: u32,
+  kv_heads: u32,
+  head_dim: u32,
+  value_dim: u32,
+  pages: u32,
+  page_size: u32,
+  max_pages: u32,
+  granularity: u32,
+  key_pages_dtype: u32,
+  scale: f32,
+  soft_cap: f32,
+  window: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
+}
+
+// attention/decode-sparse: One decode step of grouped-query attention over the listed tokens of a paged KV cache.
+struct AttentionDecodeSparseParams {
+  batch: u32,
+  query_heads: u32,
+  kv_heads: u32,
+  head_dim: u32,
+  value_dim: u32,
+  pages: u32,
+  page_size: u32,
+  max_pages: u32,
+  granularity: u32,
+  lists: u32,
+  k: u32,
+  key_pages_dtype: u32,
+  scale: f32,
+  soft_cap: f32,
+  window: u32,
+  padding_0: u32,
+}
+
 // attention/merge: Joins attention states (out, lse) over disjoint sets of tokens into the state over all of them.
 struct AttentionMergeParams {
   parts: u32,
   rows: u32,
   value_dim: u32,
   padding_0: u32,
+}
+
+// attention/select: Exact top-k of the granules of a context by score or attention mass, as ascending lists; first and last tokens are always listed.
+struct AttentionSelectParams {
+  batch: u32,
+  heads: u32,
+  granules: u32,
+  granularity: u32,
+  lists: u32,
+  k: u32,
+  budget: u32,
+  sink: u32,
+  recent: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
 }
 
 // kv-cache/pool-apply: Applies allocate, retain, release and discard commands to a block pool kept in a flat buffer.

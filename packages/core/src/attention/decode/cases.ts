@@ -16,7 +16,7 @@ const changed =
   };
 
 /** Sequence after sequence: a NaN and an infinity in a query, keys that make logits -Inf, values of infinity. */
-const special = changed(cache(full), (tensors, axes) => {
+export const special = changed(cache(full), (tensors, axes) => {
   const { queryHeads, headDim, maxPages, kvHeads, pageSize, valueDim } = axes;
   const { queries, keyPages, valuePages, pageTable } = tensors;
   queries[0] = Number.NaN;
@@ -34,23 +34,23 @@ const special = changed(cache(full), (tensors, axes) => {
   valuePages[slot(4, 1) * valueDim] = Number.POSITIVE_INFINITY;
 });
 
-const badTable = changed(cache(full), ({ pageTable }, { pages, batch, maxPages }) => {
+export const badTable = changed(cache(full), ({ pageTable }, { pages, batch, maxPages }) => {
   pageTable[1] = pages;
   if (batch > 1) pageTable[2 * maxPages - 1] = -7;
 });
-const badLengths = changed(cache(ragged), ({ lengths }, { batch, maxPages, pageSize }) => {
+export const badLengths = changed(cache(ragged), ({ lengths }, { batch, maxPages, pageSize }) => {
   lengths[0] = maxPages * pageSize + 1;
   if (batch > 1) lengths[batch - 1] = -1;
 });
 
-interface Heads {
+export interface Heads {
   batch?: number;
   heads?: [query: number, kv: number];
   dim?: number | [key: number, value: number];
   page?: [size: number, most: number];
   spare?: number;
 }
-function sizes({
+export function sizes({
   batch = 2,
   heads: [queryHeads, kvHeads] = [4, 2],
   dim = 64,

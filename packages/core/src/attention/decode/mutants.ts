@@ -61,7 +61,7 @@ export const mutants: readonly Mutant[] = [
 ];
 
 /** A reference that is given something else. */
-function changing(name: string, reason: string, change: (call: ReferenceCall) => ReferenceCall): Mutant {
+export function changing(name: string, reason: string, change: (call: ReferenceCall) => ReferenceCall): Mutant {
   return {
     name,
     run: (call, op) => op.reference(change(call)),
@@ -73,13 +73,14 @@ function changing(name: string, reason: string, change: (call: ReferenceCall) =>
  * Whether a wrong kernel moves an answer by more than the roundings of the op may, as counted here from the logits'
  * own terms: apart from how the suite judges.
  */
-function shows(evidence: Evidence, wrong: (call: ReferenceCall) => void): boolean {
+export function shows(evidence: Evidence, wrong: (call: ReferenceCall) => void): boolean {
   const right = rerun(evidence, evidence.op.reference);
   const other = rerun(evidence, wrong);
   const steps = evidence.op.rounding(evidence.axes, evidence.variant);
-  for (const name of ["out", "lse"] as const) {
-    for (let i = 0; i < right[name].length; i++) {
-      const [a, b, size] = [right[name][i] as number, other[name][i] as number, right.magnitude[name][i] as number];
+  for (const [name, expected] of Object.entries(right.outputs)) {
+    const got = other.outputs[name] as Float32Array;
+    for (let i = 0; i < expected.length; i++) {
+      const [a, b, size] = [expected[i] as number, got[i] as number, right.magnitude[name]?.[i] as number];
       if (Object.is(a, b) || a === b || (Number.isNaN(a) && Number.isNaN(b))) continue;
       const within = ((steps[name] as number) * size + Math.abs(a)) * 2 ** -24 + ((steps[name] as number) + 1) * 2 ** -126;
       if (!(Math.abs(a - b) <= within)) return true;
@@ -88,13 +89,12 @@ function shows(evidence: Evidence, wrong: (call: ReferenceCall) => void): boolea
   return false;
 }
 
-function rerun({ axes, variant, pitch, inputs, scalars }: Evidence, kernel: (call: ReferenceCall) => void) {
-  const { batch, queryHeads, valueDim } = axes as DecodeAxes;
-  const out = new Float32Array(batch * queryHeads * valueDim);
-  const lse = new Float32Array(batch * queryHeads);
-  const magnitude = { out: new Float64Array(out.length), lse: new Float64Array(lse.length) };
-  kernel({ axes, variant, pitch, scalars, magnitude, tensors: { ...inputs, out, lse }, fail() {} });
-  return { out, lse, magnitude };
+function rerun({ axes, variant, pitch, inputs, expected, scalars }: Evidence, kernel: (call: ReferenceCall) => void) {
+  const empty = Object.entries(expected).map(([name, { length }]) => [name, new Float32Array(length)] as const);
+  const outputs = Object.fromEntries(empty);
+  const magnitude = Object.fromEntries(empty.map(([name, { length }]) => [name, new Float64Array(length)]));
+  kernel({ axes, variant, pitch, scalars, magnitude, tensors: { ...inputs, ...outputs }, fail() {} });
+  return { outputs, magnitude };
 }
 
 /** Query head h with KV head h mod kvHeads: the heads are put in that order, and the answers back. */
@@ -123,7 +123,7 @@ function dealt(call: ReferenceCall, reference: (call: ReferenceCall) => void): v
 }
 
 const tensorsOf = (call: ReferenceCall): DecodeTensors => call.tensors as DecodeTensors;
-const withTensors = (call: ReferenceCall, tensors: { [K in keyof DecodeTensors]?: DecodeTensors[K] | undefined }): ReferenceCall => ({
+export const withTensors = (call: ReferenceCall, tensors: Readonly<Record<string, unknown>>): ReferenceCall => ({
   ...call,
   tensors: { ...call.tensors, ...tensors },
 });

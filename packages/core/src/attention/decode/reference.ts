@@ -22,17 +22,19 @@ export function reference(call: ReferenceCall): void {
   const { batch, queryHeads, kvHeads } = call.axes as DecodeAxes;
   const tokens = visibleTokens(call);
   for (let b = 0; b < batch; b++)
-    for (let h = 0; h < queryHeads; h++) attend(call, b, h, Math.floor((h * kvHeads) / queryHeads), tokens[b] as readonly number[]);
+    for (let h = 0; h < queryHeads; h++)
+      attend(call, b, h, Math.floor((h * kvHeads) / queryHeads), tokens[b]?.positions as readonly number[]);
 }
 
-/** Positions in the cache, page * pageSize + offset, of what each sequence sees. Reports what is out of range. */
-function visibleTokens({ axes, tensors, scalars, fail }: ReferenceCall): number[][] {
+/** What each sequence sees: tokens, and their positions in the cache, page * pageSize + offset. Reports what is out of range. */
+export function visibleTokens({ axes, tensors, scalars, fail }: ReferenceCall): { positions: number[]; tokens: number[] }[] {
   const { batch, pages, pageSize, maxPages } = axes as DecodeAxes;
   const { pageTable, lengths } = tensors as DecodeTensors;
-  const seen: number[][] = [];
+  const seen: { positions: number[]; tokens: number[] }[] = [];
   for (let b = 0; b < batch; b++) {
     const positions: number[] = [];
-    seen.push(positions);
+    const seenTokens: number[] = [];
+    seen.push({ positions, tokens: seenTokens });
     const length = lengths[b] as number;
     if (length < 0 || length > maxPages * pageSize) continue;
     const first = scalars.window ? Math.max(0, length - scalars.window) : 0;
@@ -40,7 +42,10 @@ function visibleTokens({ axes, tensors, scalars, fail }: ReferenceCall): number[
       const entry = b * maxPages + Math.floor(t / pageSize);
       const page = pageTable[entry] as number;
       if (page < 0 || page >= pages) fail("pageTable", entry, page);
-      else positions.push(page * pageSize + (t % pageSize));
+      else {
+        positions.push(page * pageSize + (t % pageSize));
+        seenTokens.push(t);
+      }
     }
   }
   for (let b = 0; b < batch; b++) {
@@ -50,13 +55,25 @@ function visibleTokens({ axes, tensors, scalars, fail }: ReferenceCall): number[
   return seen;
 }
 
-function attend(
+/** What a head makes of the tokens it sees: their logits, and what these sum to relative to the largest. */
+export interface Attended {
+  readonly logits: readonly number[];
+  /** Sums of the |terms| of each logit. */
+  readonly sizes: readonly number[];
+  readonly largest: number;
+  readonly sum: number;
+  /** The sum with what the rounding of each logit makes of its weight. */
+  readonly size: number;
+}
+
+/** One head over the tokens at these positions of the cache, page * pageSize + offset: writes its rows of out and lse. */
+export function attend(
   { axes, variant, tensors, scalars, magnitude }: ReferenceCall,
   b: number,
   h: number,
   kvHead: number,
   seen: readonly number[],
-): void {
+): Attended {
   const { queryHeads, kvHeads, headDim, valueDim, pageSize } = axes as DecodeAxes;
   const { queries, keyPages, keyScale, valuePages, valueScale, sinks, out, lse } = tensors as DecodeTensors;
   const dtype = variant.keyPages as DType;
@@ -109,6 +126,7 @@ function attend(
   }
   lse[row] = sum === 0 ? Number.NEGATIVE_INFINITY : largest + Math.log(sum);
   if (magnitude?.lse) magnitude.lse[row] = sum === 0 ? 0 : size / sum + Math.abs(largest);
+  return { logits, sizes, largest, sum, size };
 }
 
 const capped = (logit: number, cap: number): number => (cap > 0 ? cap * Math.tanh(logit / cap) : logit);

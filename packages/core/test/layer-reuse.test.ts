@@ -1,0 +1,399 @@
+import { attention, createHotset, FormatError, type Hotset, HotsetError, ShapeError, UnsupportedError } from "@hotset/core";
+import { Random } from "@hotset/core/testing";
+import fc from "fast-check";
+import { beforeAll, describe, expect, it } from "vitest";
+
+const { LayerReuse, parsePolicy } = attention;
+
+const kascade = {
+  about: { made: "by hand" },
+  layers: [
+    { kind: "full" },
+    { kind: "anchor", k: 32, ratio: 0.1 },
+    { kind: "reuse", source: 1, headMap: [1, 0] },
+    { kind: "anchor", ratio: 0.25, refreshEvery: 4 },
+    { kind: "reuse", source: 3 },
+  ],
+  granularity: 4,
+  perHead: true,
+  sink: 4,
+  recent: 8,
+  minContext: 64,
+  score: "mass",
+};
+const refusal = (source: unknown, checks = {}): HotsetError => {
+  try {
+    parsePolicy(source, checks);
+  } catch (error) {
+    if (error instanceof HotsetError) return error;
+    throw error;
+  }
+  throw new Error("it was accepted");
+};
+const withLayer = (rule: unknown, rest: object = {}) => ({
+  ...kascade,
+  ...rest,
+  layers: [{ kind: "anchor", k: 8 }, { kind: "full" }, rule],
+});
+
+describe("policy.json", () => {
+  it("is read from text or an object, with defaults", () => {
+    const policy = parsePolicy(JSON.stringify(kascade), { layers: 5, kvHeads: 2 });
+    expect(policy).toEqual(parsePolicy(kascade));
+    expect(policy.layers[1]).toEqual({ kind: "anchor", k: 32, ratio: 0.1, refreshEvery: 1 });
+    expect(parsePolicy({ layers: [{ kind: "full" }] })).toEqual({
+      layers: [{ kind: "full" }],
+      granularity: 16,
+      perHead: true,
+      sink: 0,
+      recent: 1,
+      minContext: 0,
+      score: "mass",
+    });
+  });
+
+  it("cut anywhere, is a format error", () => {
+    const text = JSON.stringify(kascade);
+    for (let end = 0; end < text.length; end++) expect(refusal(text.slice(0, end)), text.slice(0, end)).toBeInstanceOf(FormatError);
+  });
+
+  it.each([
+    [null, "policy: expected an object"],
+    [[], "policy: expected an object"],
+    ["[]", "policy: expected an object"],
+    [{}, "layers: expected a list"],
+    [{ layers: [] }, "layers: expected a list"],
+    [{ layers: [{ kind: "full" }], minContex: 5 }, 'a field "minContex"'],
+    [{ ...kascade, granularity: 0 }, "granularity: expected a whole number from 1 to 65536 but received 0"],
+    [{ ...kascade, granularity: 1.5 }, "granularity"],
+    [{ ...kascade, sink: -1 }, "sink"],
+    [{ ...kascade, recent: "8" }, 'recent: expected a whole number from 0 to 2147483646 but received "8"'],
+    [{ ...kascade, minContext: Number.NaN }, "minContext"],
+    [{ ...kascade, perHead: 1 }, "perHead: expected true or false"],
+    [{ ...kascade, score: "magic" }, 'score: expected "mass" but received "magic"'],
+    [withLayer({ kind: "rollback" }), 'layers[2].kind: expected "full", "anchor" or "reuse" but received "rollback"'],
+    [withLayer(7), "layers[2].kind"],
+    [withLayer({ kind: "full", k: 3 }), 'layers[2]: expected kind but received a field "k"'],
+    [withLayer({ kind: "anchor" }), "k (tokens) or ratio"],
+    [withLayer({ kind: "anchor", k: 0 }), "layers[2].k"],
+    [withLayer({ kind: "anchor", ratio: 1.5 }), "layers[2].ratio"],
+    [withLayer({ kind: "anchor", k: 4, refreshEvery: 0 }), "layers[2].refreshEvery"],
+    [withLayer({ kind: "reuse" }), "layers[2].source"],
+    [withLayer({ kind: "reuse", source: 2 }), "layers[2].source: expected a layer before 2 but received 2"],
+    [withLayer({ kind: "reuse", source: 40 }), "expected a layer before 2"],
+    [withLayer({ kind: "reuse", source: 1 }), "an anchor, which makes a list but received layer 1, which is full"],
+    [withLayer({ kind: "reuse", source: 0, headMap: [0, 2] }), "layers[2].headMap[1]"],
+    [withLayer({ kind: "reuse", source: 0, headMap: [] }), "layers[2].headMap"],
+    [withLayer({ kind: "reuse", source: 0, headMap: [0] }, { perHead: false }), "perHead"],
+  ])("refuses %j", (source, message) => {
+    const error = refusal(source);
+    expect(error).toBeInstanceOf(FormatError);
+    expect(error.message).toContain(message);
+  });
+
+  it("names the file, and compares with the model", () => {
+    expect(refusal(kascade, { where: "a/policy.json", layers: 6 }).message).toBe(
+      "a/policy.json: layers: expected 6 layers, as the model has but received 5. Make a policy for this model.",
+    );
+    expect(refusal(kascade, { kvHeads: 8 }).message).toContain("a list of 8 heads");
+    expect(refusal({ ...kascade, score: "hamming" })).toBeInstanceOf(UnsupportedError);
+  });
+
+  it("made of anything, is read or refused", () => {
+    const rule = fc.record(
+      {
+        kind: fc.constantFrom("full", "anchor", "reuse", "other"),
+        k: fc.oneof(fc.integer(), fc.double()),
+        ratio: fc.double(),
+        source: fc.integer({ min: -1, max: 5 }),
+        headMap: fc.array(fc.integer({ min: -1, max: 3 }), { maxLength: 3 }),
+        refreshEvery: fc.integer({ min: -1, max: 3 }),
+      },
+      { requiredKeys: ["kind"] },
+    );
+    const made = fc.record(
+      {
+        layers: fc.oneof(fc.array(fc.oneof(rule, fc.jsonValue()), { maxLength: 5 }), fc.jsonValue()),
+        sink: fc.jsonValue(),
+        score: fc.jsonValue(),
+      },
+      { requiredKeys: [] },
+    );
+    fc.assert(
+      fc.property(fc.oneof(made, fc.jsonValue()), (value) => {
+        for (const source of [value, JSON.stringify(value)]) {
+          try {
+            for (const [layer, read] of parsePolicy(source).layers.entries())
+              if (read.kind === "reuse") expect(parsePolicy(source).layers[read.source]?.kind, `${layer}`).toBe("anchor");
+          } catch (error) {
+            if (!(error instanceof FormatError || error instanceof UnsupportedError)) throw error;
+          }
+        }
+      }),
+      { numRuns: 5000, seed: 20261121 },
+    );
+  });
+});
+
+/** Four layers of two sequences with 4 query and 2 KV heads of 8: what a model's loop gives attention, token by token. */
+const axes = { batch: 2, queryHeads: 4, kvHeads: 2, headDim: 8, valueDim: 8, pages: 12, pageSize: 16, maxPages: 6 };
+const most = axes.maxPages * axes.pageSize;
+
+function madeModel(layers: number, seed: string) {
+  const random = new Random(seed);
+  const stored = axes.pages * axes.kvHeads * axes.pageSize * 8;
+  const normal = () => random.normal();
+  const caches = Array.from({ length: layers }, () => ({
+    queries: new Float32Array(axes.batch * axes.queryHeads * 8),
+    keyPages: random.values(stored, () => 2 * normal()),
+    valuePages: random.values(stored, normal),
+  }));
+  const lengths = new Int32Array(axes.batch);
+  const pageTable = Int32Array.from({ length: axes.batch * axes.maxPages }, (_, i) => (i * 5) % axes.pages);
+  const step = (...now: number[]): void => {
+    lengths.set(now);
+    for (const { queries } of caches) queries.set(random.values(queries.length, normal));
+  };
+  return { caches, lengths, pageTable, step };
+}
+type Model = ReturnType<typeof madeModel>;
+
+/** What dense or masked attention gives, with plain loops: out of each head, and the mass of each granule per KV head. */
+function plainAttention(
+  { caches, lengths, pageTable }: Model,
+  layer: number,
+  granularity: number,
+  allowed?: (b: number, kvHead: number, g: number) => boolean,
+) {
+  const { queries, keyPages, valuePages } = caches[layer] as Model["caches"][number];
+  const out = new Float64Array(axes.batch * axes.queryHeads * 8);
+  const masses = new Map<string, number>();
+  for (let row = 0; row < axes.batch * axes.queryHeads; row++) {
+    const [b, kvHead] = [Math.floor(row / axes.queryHeads), Math.floor((row % axes.queryHeads) / 2)];
+    const tokens = Array.from({ length: lengths[b] as number }, (_, t) => t).filter(
+      (t) => allowed?.(b, kvHead, Math.floor(t / granularity)) ?? true,
+    );
+    const slot = (t: number): number =>
+      ((pageTable[b * axes.maxPages + Math.floor(t / axes.pageSize)] as number) * axes.kvHeads + kvHead) * axes.pageSize +
+      (t % axes.pageSize);
+    const logits = tokens.map((t) => {
+      let sum = 0;
+      for (let i = 0; i < 8; i++) sum += (queries[row * 8 + i] as number) * (keyPages[slot(t) * 8 + i] as number);
+      return sum / Math.sqrt(8);
+    });
+    const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
+    for (const [i, t] of tokens.entries()) {
+      const weight = Math.exp(logits[i] as number) / total;
+      const key = `${b} ${kvHead} ${Math.floor(t / granularity)}`;
+      masses.set(key, (masses.get(key) ?? 0) + weight / 2);
+      for (let d = 0; d < 8; d++) out[row * 8 + d] = (out[row * 8 + d] as number) + weight * (valuePages[slot(t) * 8 + d] as number);
+    }
+  }
+  return { out, mass: (b: number, kvHead: number, g: number): number => masses.get(`${b} ${kvHead} ${g}`) ?? 0 };
+}
+
+const near = (got: Float32Array, wanted: Float64Array): void => {
+  for (const [i, value] of wanted.entries()) expect(Math.abs(value - (got[i] as number))).toBeLessThan(1e-5);
+};
+
+describe("LayerReuse", () => {
+  let hotset: Hotset;
+  beforeAll(async () => {
+    hotset = await createHotset();
+  });
+
+  const bound = async (policy: unknown, model: Model) => {
+    const read = parsePolicy(policy);
+    const reuse = await LayerReuse.create(hotset, { policy: read, axes, keyPages: "f32" });
+    const { pageTable, lengths } = model;
+    const steps = model.caches.map((cache, layer) => reuse.bind(layer, { ...cache, pageTable, lengths }));
+    return { reuse, steps };
+  };
+
+  it("attends to what the anchor found, as plain loops do", async () => {
+    const policy = {
+      ...kascade,
+      minContext: 0,
+      granularity: 4,
+      layers: [{ kind: "full" }, { kind: "anchor", k: 24 }, { kind: "reuse", source: 1 }, { kind: "reuse", source: 1, headMap: [1, 1] }],
+    };
+    const model = madeModel(4, "plain loops");
+    const { reuse, steps } = await bound(policy, model);
+    let [attended, kept] = [0, 0];
+    for (let n = 0; n < 6; n++) {
+      model.step(70 + n, 33 - n);
+      const outs = steps.map((step) => step.run().out);
+      const anchor = plainAttention(model, 1, 4);
+      near(outs[0] as Float32Array, plainAttention(model, 0, 4).out);
+      near(outs[1] as Float32Array, anchor.out);
+      const listed = new Map<string, number[]>();
+      for (let row = 0; row < 4; row++) {
+        const [b, kvHead] = [Math.floor(row / 2), row % 2];
+        const length = model.lengths[b] as number;
+        const all = Array.from({ length: Math.ceil(length / 4) }, (_, g) => g);
+        const forced = all.filter((g) => g === 0 || (g + 1) * 4 > length - 8);
+        const rest = all.filter((g) => !forced.includes(g)).sort((i, j) => anchor.mass(b, kvHead, j) - anchor.mass(b, kvHead, i));
+        const list = [...forced, ...rest.slice(0, Math.max(0, 6 - forced.length))];
+        listed.set(`${b} ${kvHead}`, list);
+        const tokens = list.reduce((sum, g) => sum + Math.min(4, length - 4 * g), 0);
+        // Layers 0 and 1 see everything, layer 2 its own list, layer 3 twice that of head 1.
+        attended += 2 * length + tokens * (kvHead === 1 ? 3 : 1);
+        kept += list.reduce((sum, g) => sum + anchor.mass(b, kvHead, g), 0) / 4;
+      }
+      near(outs[2] as Float32Array, plainAttention(model, 2, 4, (b, kvHead, g) => listed.get(`${b} ${kvHead}`)?.includes(g) ?? false).out);
+      near(outs[3] as Float32Array, plainAttention(model, 3, 4, (b, _, g) => listed.get(`${b} 1`)?.includes(g) ?? false).out);
+    }
+    const { massKept, ...counters } = reuse.counters;
+    expect(counters).toEqual({
+      steps: 6,
+      denseRuns: 6,
+      anchorRuns: 6,
+      sparseRuns: 12,
+      tokensAttended: attended,
+      tokensVisible: 6 * 4 * 2 * 103,
+      sparseActive: true,
+    });
+    expect(massKept).toBeCloseTo(kept / 6, 5);
+  });
+
+  it("with everything listed has the bits of dense attention, whatever the policy", async () => {
+    const rules = fc.array(fc.constantFrom("full", "anchor", "reuse"), { minLength: 1, maxLength: 5 });
+    await fc.assert(
+      fc.asyncProperty(
+        rules,
+        fc.constantFrom(1, 4, 16, 64),
+        fc.boolean(),
+        fc.integer({ min: 1, max: 3 }),
+        async (kinds, granularity, perHead, refreshEvery) => {
+          const layers = kinds.map((kind, layer) => {
+            const source = kinds.slice(0, layer).lastIndexOf("anchor");
+            if (kind === "reuse" && source >= 0) return { kind, source };
+            return kind === "anchor" ? { kind, ratio: 1, refreshEvery } : { kind: "full" };
+          });
+          const model = madeModel(layers.length, kinds.join());
+          const { reuse, steps } = await bound({ layers, granularity, perHead }, model);
+          const dense = model.caches.map((cache) =>
+            hotset
+              .planSync(attention.decode, axes, { keyPages: "f32" })
+              .bind({ ...cache, pageTable: model.pageTable, lengths: model.lengths }),
+          );
+          for (let n = 0; n < 4; n++) {
+            model.step(60 + n, n);
+            for (const [layer, step] of steps.entries()) {
+              const { out, lse } = step.run();
+              const wanted = (dense[layer] as (typeof dense)[number]).run();
+              expect([...out]).toEqual([...wanted.out]);
+              expect([...lse]).toEqual([...wanted.lse]);
+            }
+          }
+          const { tokensAttended, tokensVisible, sparseActive, massKept } = reuse.counters;
+          expect(tokensAttended).toBe(tokensVisible);
+          // The fourth step is the last one: an anchor is not new in it where 3 is not a multiple of refreshEvery.
+          const attendsToLists = layers.some(({ kind }) => kind === "reuse" || (kind === "anchor" && 3 % refreshEvery !== 0));
+          expect(sparseActive).toBe(attendsToLists);
+          if (layers.some(({ kind }) => kind === "anchor")) expect(massKept).toBeCloseTo(1, 5);
+        },
+      ),
+      { numRuns: 25, seed: 20261121 },
+    );
+  });
+
+  it("is dense below minContext, and says so", async () => {
+    const model = madeModel(5, "short");
+    const { reuse, steps } = await bound(kascade, model);
+    for (const length of [40, 63]) {
+      model.step(length, 10);
+      for (const step of steps) step.run();
+    }
+    expect(reuse.counters).toMatchObject({ steps: 2, denseRuns: 10, anchorRuns: 0, sparseRuns: 0, sparseActive: false });
+    expect(reuse.counters.massKept).toBeNaN();
+    model.step(64, 10);
+    for (const step of steps) step.run();
+    expect(reuse.counters).toMatchObject({ steps: 3, denseRuns: 11, anchorRuns: 2, sparseRuns: 2, sparseActive: true });
+    expect(reuse.counters.tokensAttended).toBeLessThan(reuse.counters.tokensVisible);
+    model.step(63, 11);
+    for (const step of steps) step.run();
+    expect(reuse.counters).toMatchObject({ denseRuns: 16, sparseActive: false });
+  });
+
+  it("keeps a list for refreshEvery steps, with the tokens that came since", async () => {
+    const model = madeModel(2, "refresh");
+    const { reuse, steps } = await bound(
+      {
+        layers: [
+          { kind: "anchor", k: 8, refreshEvery: 3 },
+          { kind: "reuse", source: 0 },
+        ],
+        granularity: 1,
+        recent: 2,
+      },
+      model,
+    );
+    const attended: number[] = [];
+    for (let n = 0; n < 7; n++) {
+      const before = reuse.counters.tokensAttended;
+      model.step(50 + n, 20 + n);
+      for (const step of steps) step.run();
+      attended.push(reuse.counters.tokensAttended - before);
+    }
+    // Two sequences of two KV heads list 8 tokens at steps 0, 3 and 6, and one more for each token that is new.
+    expect(reuse.counters).toMatchObject({ steps: 7, anchorRuns: 3, sparseRuns: 4 + 7 });
+    expect(attended).toEqual([0, 1, 2, 3, 4, 5, 6].map((n) => (n % 3 === 0 ? 2 * (70 + 2 * n) + 32 : 2 * (32 + 4 * (n % 3)))));
+    // A sequence that is shorter is another one.
+    model.step(58, 3);
+    for (const step of steps) step.run();
+    expect(reuse.counters.anchorRuns).toBe(4);
+    reuse.reset();
+    model.step(59, 4);
+    for (const step of steps) step.run();
+    expect(reuse.counters.anchorRuns).toBe(5);
+  });
+
+  it("runs asynchronously too", async () => {
+    const model = madeModel(5, "async");
+    const { steps } = await bound({ ...kascade, minContext: 0 }, model);
+    const other = await bound({ ...kascade, minContext: 0 }, model);
+    model.step(80, 77);
+    for (const [layer, step] of steps.entries())
+      expect([...(await step.runAsync()).out]).toEqual([...(other.steps[layer] as (typeof steps)[number]).run().out]);
+  });
+
+  it("refuses layers in another order, layers there are not, and head maps of another model", async () => {
+    const model = madeModel(5, "order");
+    const { reuse, steps } = await bound({ ...kascade, minContext: 0 }, model);
+    model.step(70, 70);
+    expect(() => steps[2]?.run()).toThrow(
+      "expected layer 1, its anchor, to have run before it in this step but received layers in another order",
+    );
+    for (const step of steps) step.run();
+    model.step(71, 71);
+    steps[0]?.run();
+    expect(() => steps[2]?.run()).toThrow("layer 1, its anchor");
+    expect(() =>
+      reuse.bind(5, { ...(model.caches[0] as Model["caches"][number]), pageTable: model.pageTable, lengths: model.lengths }),
+    ).toThrow("a layer from 0 to 4");
+    const policy = parsePolicy({
+      layers: [
+        { kind: "anchor", k: 8 },
+        { kind: "reuse", source: 0, headMap: [0, 1, 2] },
+      ],
+    });
+    await expect(LayerReuse.create(hotset, { policy, axes, keyPages: "f32" })).rejects.toThrow(ShapeError);
+  });
+
+  it("passes on a fault, and counts nothing for it", async () => {
+    const model = madeModel(2, "fault");
+    const { reuse, steps } = await bound(
+      {
+        layers: [
+          { kind: "anchor", k: 8 },
+          { kind: "reuse", source: 0 },
+        ],
+      },
+      model,
+    );
+    model.step(most + 1, 5);
+    expect(() => steps[0]?.run()).toThrow(HotsetError);
+    expect(reuse.counters).toMatchObject({ anchorRuns: 0, tokensAttended: 0, tokensVisible: 0 });
+  });
+});

@@ -1,0 +1,8 @@
+import { describe, it } from "vitest";
+import { expectSameAsJs } from "../../core/test/layer-reuse-loop.js";
+import { native } from "../dist/index.js";
+
+describe("LayerReuse on native", () => {
+  for (const keyPages of ["f32", "i8"] as const)
+    it(`attends to what js does, ${keyPages}`, () => expectSameAsJs(native({ threads: 2 }), keyPages));
+});
