@@ -9,7 +9,20 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 
 describe("every op's declaration", () => {
   it("is found through its family", () => {
-    expect(ops.map(({ id }) => id)).toEqual(["attention/decode", "attention/merge", "kv-cache/pool-apply", "search/scan"]);
+    expect(ops.map(({ id }) => id)).toEqual([
+      "attention/decode",
+      "attention/merge",
+      "attention/prefill",
+      "attention/rope",
+      "kv-cache/pool-apply",
+      "logits/logprob",
+      "logits/sample",
+      "model/embedding",
+      "model/linear",
+      "model/rms-norm",
+      "model/swiglu",
+      "search/scan",
+    ]);
     expect(new Set(ops.map(({ id }) => symbolOf(id))).size).toBe(ops.length);
   });
 

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { attention, createHotset, kvCache, type Op, search } from "@hotset/core";
+import { attention, createHotset, kvCache, logits, model, type Op, search } from "@hotset/core";
 import { type DType, dtypes, portDType } from "@hotset/core/backend";
 import { describe, expect, it } from "vitest";
 
@@ -76,7 +76,18 @@ interface Vector {
 
 describe("references of f32 arithmetic agree with independent vectors", async () => {
   const hotset = await createHotset();
-  for (const op of [attention.decode, attention.merge] as Op[]) {
+  for (const op of [
+    attention.decode,
+    attention.merge,
+    attention.prefill,
+    attention.rope,
+    logits.logprob,
+    logits.sample,
+    model.embedding,
+    model.linear,
+    model.rmsNorm,
+    model.swiglu,
+  ] as Op[]) {
     for (const { name, axes, variant, scalars, inputs, expected } of load<Vector[]>(`${op.id}.json`)) {
       it(`${op.id}: ${name}`, () => {
         const arrays = Object.fromEntries(
@@ -104,7 +115,14 @@ describe("references of f32 arithmetic agree with independent vectors", async ()
 
 describe("the vectors are what their scripts make", () => {
   const python = spawnSync("python3", ["--version"]).status === 0;
-  for (const script of ["search/scan.py", "kv-cache/pool-apply.py", "attention/decode.py"]) {
+  for (const script of [
+    "search/scan.py",
+    "kv-cache/pool-apply.py",
+    "attention/decode.py",
+    "attention/prefill.py",
+    "logits/logits.py",
+    "model/layers.py",
+  ]) {
     it.skipIf(!python)(`${script} (needs python3)`, () => {
       const { status, stderr } = spawnSync("python3", [`${folder}/${script}`, "--check"], { encoding: "utf8" });
       expect(stderr).toBe("");

@@ -5,6 +5,14 @@
 export const kernels: Readonly<Record<string, readonly string[]>> = {
   "attention/decode": ["chunks"],
   "attention/merge": ["rows"],
+  "attention/prefill": ["tiles"],
+  "attention/rope": ["tokens"],
   "kv-cache/pool-apply": ["queue"],
+  "logits/logprob": ["rows"],
+  "logits/sample": ["heap"],
+  "model/embedding": ["rows"],
+  "model/linear": ["rows", "panel"],
+  "model/rms-norm": ["tokens"],
+  "model/swiglu": ["vectors"],
   "search/scan": ["stream", "stream-i16", "panel", "panel-i16"],
 };

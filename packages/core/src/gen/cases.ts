@@ -4,6 +4,14 @@
 export const caseModules = {
   "attention/decode": () => import("../attention/decode/cases.js"),
   "attention/merge": () => import("../attention/merge/cases.js"),
+  "attention/prefill": () => import("../attention/prefill/cases.js"),
+  "attention/rope": () => import("../attention/rope/cases.js"),
   "kv-cache/pool-apply": () => import("../kv-cache/pool-apply/cases.js"),
+  "logits/logprob": () => import("../logits/logprob/cases.js"),
+  "logits/sample": () => import("../logits/sample/cases.js"),
+  "model/embedding": () => import("../model/embedding/cases.js"),
+  "model/linear": () => import("../model/linear/cases.js"),
+  "model/rms-norm": () => import("../model/rms-norm/cases.js"),
+  "model/swiglu": () => import("../model/swiglu/cases.js"),
   "search/scan": () => import("../search/scan/cases.js"),
 } as const;
