@@ -1,5 +1,7 @@
 /** f16 and bf16 as bits: the only place where they become numbers and back. Round to nearest, ties to even. */
 
+import { dtypes } from "./dtype.js";
+
 const f32 = new Float32Array(1);
 const u32 = new Uint32Array(f32.buffer);
 
@@ -72,6 +74,30 @@ export function toI8Rows(values: ArrayLike<number>, dim: number): { data: Int8Ar
       data[i] = Math.max(-127, Math.min(127, roundEven((values[i] as number) / step)));
   }
   return { data, scale };
+}
+
+/** `values [rows, dim]` as q8_0: blocks of 32 with one f16 scale, max|x| / 127; the last block of a row is filled up with 0. */
+export function toQ8Rows(values: ArrayLike<number>, dim: number): Uint8Array {
+  const { blockElements, blockBytes } = dtypes.q8_0;
+  const blocks = Math.ceil(dim / blockElements);
+  const rows = dim === 0 ? 0 : Math.floor(values.length / dim);
+  const data = new Uint8Array(rows * blocks * blockBytes);
+  for (let row = 0; row < rows; row++) {
+    for (let block = 0; block < blocks; block++) {
+      const first = row * dim + block * blockElements;
+      const end = Math.min(first + blockElements, (row + 1) * dim);
+      let largest = 0;
+      for (let i = first; i < end; i++) largest = Math.max(largest, Math.abs(values[i] as number));
+      const step = largest / 127;
+      const at = (row * blocks + block) * blockBytes;
+      const scale = numberToF16(step);
+      data[at] = scale & 0xff;
+      data[at + 1] = scale >> 8;
+      for (let i = first; step > 0 && i < end; i++)
+        data[at + 2 + i - first] = Math.max(-127, Math.min(127, roundEven((values[i] as number) / step)));
+    }
+  }
+  return data;
 }
 
 function roundEven(value: number): number {

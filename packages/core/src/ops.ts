@@ -2,11 +2,13 @@
 import * as attention from "./attention/index.js";
 import * as kvCache from "./kv-cache/index.js";
 import * as linalg from "./linalg/index.js";
+import * as logits from "./logits/index.js";
+import * as model from "./model/index.js";
 import * as moe from "./moe/index.js";
 import type { Op } from "./op/define.js";
 import * as search from "./search/index.js";
 
-const families: readonly Readonly<Record<string, unknown>>[] = [attention, kvCache, linalg, moe, search];
+const families: readonly Readonly<Record<string, unknown>>[] = [attention, kvCache, linalg, logits, model, moe, search];
 
 export const ops: readonly Op[] = families.flatMap((family) =>
   Object.values(family).filter((value): value is Op => typeof value === "function" && "ports" in value),

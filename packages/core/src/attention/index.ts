@@ -12,4 +12,6 @@ export {
 } from "./layer-reuse.js";
 export { type LayerPolicy, type LayerRule, type PolicyChecks, parsePolicy } from "./layer-reuse-policy.js";
 export { merge } from "./merge/spec.js";
+export { prefill } from "./prefill/spec.js";
+export { rope } from "./rope/spec.js";
 export { select } from "./select/spec.js";

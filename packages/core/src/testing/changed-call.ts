@@ -1,63 +1,72 @@
-/** Mutants that are the reference on something else: what most wrong kernels amount to. */
-import { dtypes } from "../dtype.js";
+/** Mutants that are the reference given something else; and whether such a change can be seen at all. */
+import { type DType, dtypes, type HostArray, storageLength } from "../dtype.js";
 import { portShape } from "../op/axes.js";
-import type { AnyVariant, Op, ReferenceCall, TensorPort } from "../op/define.js";
-import { presentTensors } from "../op/variant.js";
-import type { Evidence, Mutant, Tensors } from "./case.js";
-import { dtypeOf } from "./prepared.js";
+import type { ReferenceCall, TensorPort } from "../op/define.js";
+import { portDType, presentTensors } from "../op/variant.js";
+import type { Evidence, Mutant } from "./case.js";
 
-/** The reference, given another call. `reason`: why it cannot be seen, where no answer moves by more than roundings may. */
-export function changedCall(
+/** The reference of a changed call; `reason` is why a case cannot see it. */
+export function changing(
   name: string,
   reason: string,
   change: (call: ReferenceCall) => ReferenceCall,
-  variants?: (variant: AnyVariant) => boolean,
+  variants?: Mutant["variants"],
+): Mutant {
+  return { ...wrongly(name, reason, (call, reference) => reference(change(call))), ...(variants ? { variants } : {}) };
+}
+
+/** A kernel that does the work wrongly, by way of the reference; `reason` is why a case cannot see it. */
+export function wrongly(
+  name: string,
+  reason: string,
+  work: (call: ReferenceCall, reference: (call: ReferenceCall) => void) => void,
 ): Mutant {
   return {
     name,
-    ...(variants ? { variants } : {}),
-    run: (call, op) => op.reference(change(call)),
-    blind: (evidence) => (shows(evidence, change) ? undefined : reason),
+    run: (call, op) => work(call, op.reference),
+    blind: (evidence) => (shows(evidence, (call) => work(call, evidence.op.reference)) ? undefined : reason),
   };
 }
 
 /** The call with some tensors replaced. */
-export const withTensors = (call: ReferenceCall, tensors: Readonly<Record<string, unknown>>): ReferenceCall => ({
+export const withTensors = (call: ReferenceCall, tensors: Readonly<Record<string, HostArray | undefined>>): ReferenceCall => ({
   ...call,
   tensors: { ...call.tensors, ...tensors },
 });
 
-/** Counted apart from how the suite judges: from the op's roundings and the reference's own terms. */
-function shows(evidence: Evidence, change: (call: ReferenceCall) => ReferenceCall): boolean {
-  const { op, axes, variant } = evidence;
-  const right = rerun(evidence, (call) => op.reference(call));
-  const other = rerun(evidence, (call) => op.reference(change(call)));
-  const rounding = op.rounding(axes, variant);
-  return Object.keys(right.outputs).some((name) => {
-    const [a, b] = [right.outputs[name] as Float32Array, other.outputs[name] as Float32Array];
-    const steps = rounding[name] ?? 0;
-    return a.some((value, i) => {
-      const got = b[i] as number;
-      if (value === got || (Number.isNaN(value) && Number.isNaN(got))) return false;
-      if (steps === 0) return true;
-      const size = (right.magnitude[name] as Float64Array)[i] as number;
-      return !(Math.abs(value - got) <= (steps * size + Math.abs(value)) * 2 ** -24 + (steps + 1) * 2 ** -126);
-    });
-  });
+/**
+ * Whether a wrong kernel moves an answer by more than the roundings of the op may, as counted here from the terms:
+ * apart from how the suite judges.
+ */
+export function shows(evidence: Evidence, wrong: (call: ReferenceCall) => void): boolean {
+  const right = rerun(evidence, evidence.op.reference);
+  const other = rerun(evidence, wrong);
+  const steps = evidence.op.exact ? {} : evidence.op.rounding(evidence.axes, evidence.variant);
+  for (const [name, values] of Object.entries(right.tensors)) {
+    const allowed = steps[name] ?? 0;
+    for (let i = 0; i < values.length; i++) {
+      const [a, b] = [Number(values[i]), Number(other.tensors[name]?.[i])];
+      if (Object.is(a, b) || (allowed > 0 && a === b)) continue;
+      const size = right.magnitude[name]?.[i] as number;
+      const within = allowed === 0 ? 0 : (allowed * size + Math.abs(a)) * 2 ** -24 + (allowed + 1) * 2 ** -126;
+      if (!(Math.abs(a - b) <= within)) return true;
+    }
+  }
+  return false;
 }
 
-function rerun(
-  { op, axes, variant, pitch, scalars, inputs }: Evidence,
-  kernel: (call: ReferenceCall) => void,
-): { outputs: Tensors; magnitude: Record<string, Float64Array> } {
-  const outputs = Object.fromEntries(outputNames(op, variant).map((name) => [name, blank(op, name, axes, variant)]));
-  const magnitude = Object.fromEntries(Object.entries(outputs).map(([name, { length }]) => [name, new Float64Array(length)]));
-  kernel({ axes, variant, pitch, scalars, magnitude, tensors: { ...inputs, ...outputs }, fail() {} });
-  return { outputs, magnitude };
+function rerun(evidence: Evidence, kernel: (call: ReferenceCall) => void) {
+  const { op, axes, variant, pitch, inputs, scalars } = evidence;
+  const tensors: Record<string, HostArray> = {};
+  const magnitude: Record<string, Float64Array> = {};
+  for (const name of presentTensors(op, variant)) {
+    const port = op.ports[name] as TensorPort;
+    if (port.role === "in") continue;
+    const dtype = portDType(op, name, variant) as DType;
+    tensors[name] =
+      port.role === "inout" ? (inputs[name] as HostArray).slice() : new dtypes[dtype].storage(storageLength(dtype, portShape(port, axes)));
+    magnitude[name] = new Float64Array(tensors[name].length);
+  }
+  kernel({ axes, variant, pitch, scalars, magnitude, tensors: { ...inputs, ...tensors }, fail() {} });
+  return { tensors, magnitude };
 }
-
-const outputNames = (op: Op, variant: AnyVariant): string[] =>
-  presentTensors(op, variant).filter((name) => (op.ports[name] as TensorPort).role === "out");
-
-const blank = (op: Op, name: string, axes: Evidence["axes"], variant: AnyVariant) =>
-  new dtypes[dtypeOf(op, name, variant)].storage(portShape(op.ports[name] as TensorPort, axes).reduce((a, b) => a * b, 1));

@@ -110,6 +110,22 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--decay <number>", "of ema: what a use counts one token later", "0.98")
     .addOption(json())
     .action(async (trace, options) => (await import("./moe-replay.js")).moeReplay(trace, options));
+  program
+    .command("run")
+    .description("continue a text with a model of Llama's architecture")
+    .argument("<model>", "a llama2.c .bin, a .gguf, a .safetensors, or a folder of these with config.json")
+    .requiredOption("--prompt <text>", "the text to continue")
+    .option("--tokenizer <file>", "tokenizer.bin or tokenizer.json; default: the model's own, or the one beside it")
+    .option("--max-tokens <n>", "tokens to generate, at most", "256")
+    .option("--temperature <x>", "what logits are divided by; 0 is greedy", "0")
+    .option("--top-k <n>", "best tokens that are kept; 0 for all", "0")
+    .option("--top-p <x>", "share of the probability that is kept", "1")
+    .option("--min-p <x>", "least probability that is kept, of the largest", "0")
+    .option("--seed <n>", "the same seed gives the same text", "0")
+    .option("--context <n>", "tokens of the cache; default: what the model was made for")
+    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .addOption(json())
+    .action(async (path, options) => (await import("./run.js")).runModel(path, options));
 
   try {
     await program.parseAsync(argv);

@@ -194,6 +194,87 @@ static_assert(offsetof(attention_merge_params, lse) == 48);
 constexpr int attention_merge_tensors = 4;
 enum : int32_t { attention_merge_port_part_out = 0, attention_merge_port_part_lse = 1, attention_merge_port_out = 2, attention_merge_port_lse = 3 };
 
+// attention/prefill: Causal grouped-query attention of many tokens at once over past and present in a paged KV cache.
+struct attention_prefill_params {
+  int64_t tokens;
+  int64_t batch;
+  int64_t query_heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t value_dim;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  const float* queries;  // [tokens, queryHeads, headDim]
+  const void* key_pages;  // [pages, kvHeads, pageSize, headDim]
+  const float* key_scale;  // [pages, kvHeads, pageSize]
+  const void* value_pages;  // [pages, kvHeads, pageSize, valueDim]
+  const float* value_scale;  // [pages, kvHeads, pageSize]
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* query_offsets;  // [batch + 1]
+  const int32_t* lengths;  // [batch]
+  float* out;  // [tokens, queryHeads, valueDim]
+  float* lse;  // [tokens, queryHeads]
+  uint32_t key_pages_dtype;
+  float scale;
+  float soft_cap;
+  uint32_t window;
+};
+static_assert(sizeof(attention_prefill_params) == 168);
+static_assert(offsetof(attention_prefill_params, tokens) == 0);
+static_assert(offsetof(attention_prefill_params, batch) == 8);
+static_assert(offsetof(attention_prefill_params, query_heads) == 16);
+static_assert(offsetof(attention_prefill_params, kv_heads) == 24);
+static_assert(offsetof(attention_prefill_params, head_dim) == 32);
+static_assert(offsetof(attention_prefill_params, value_dim) == 40);
+static_assert(offsetof(attention_prefill_params, pages) == 48);
+static_assert(offsetof(attention_prefill_params, page_size) == 56);
+static_assert(offsetof(attention_prefill_params, max_pages) == 64);
+static_assert(offsetof(attention_prefill_params, queries) == 72);
+static_assert(offsetof(attention_prefill_params, key_pages) == 80);
+static_assert(offsetof(attention_prefill_params, key_scale) == 88);
+static_assert(offsetof(attention_prefill_params, value_pages) == 96);
+static_assert(offsetof(attention_prefill_params, value_scale) == 104);
+static_assert(offsetof(attention_prefill_params, page_table) == 112);
+static_assert(offsetof(attention_prefill_params, query_offsets) == 120);
+static_assert(offsetof(attention_prefill_params, lengths) == 128);
+static_assert(offsetof(attention_prefill_params, out) == 136);
+static_assert(offsetof(attention_prefill_params, lse) == 144);
+static_assert(offsetof(attention_prefill_params, key_pages_dtype) == 152);
+static_assert(offsetof(attention_prefill_params, scale) == 156);
+static_assert(offsetof(attention_prefill_params, soft_cap) == 160);
+static_assert(offsetof(attention_prefill_params, window) == 164);
+constexpr int attention_prefill_tensors = 10;
+enum : int32_t { attention_prefill_port_queries = 0, attention_prefill_port_key_pages = 1, attention_prefill_port_key_scale = 2, attention_prefill_port_value_pages = 3, attention_prefill_port_value_scale = 4, attention_prefill_port_page_table = 5, attention_prefill_port_query_offsets = 6, attention_prefill_port_lengths = 7, attention_prefill_port_out = 8, attention_prefill_port_lse = 9 };
+
+// attention/rope: Rotary position embedding of queries or keys.
+enum : uint32_t { attention_rope_pairs_interleaved = 0, attention_rope_pairs_half = 1 };
+struct attention_rope_params {
+  int64_t tokens;
+  int64_t heads;
+  int64_t head_dim;
+  int64_t rotary_pairs;
+  const float* x;  // [tokens, heads, headDim]
+  const int32_t* positions;  // [tokens]
+  const float* frequencies;  // [rotaryPairs]
+  float* out;  // [tokens, heads, headDim]
+  uint32_t pairs;
+  float theta;
+};
+static_assert(sizeof(attention_rope_params) == 72);
+static_assert(offsetof(attention_rope_params, tokens) == 0);
+static_assert(offsetof(attention_rope_params, heads) == 8);
+static_assert(offsetof(attention_rope_params, head_dim) == 16);
+static_assert(offsetof(attention_rope_params, rotary_pairs) == 24);
+static_assert(offsetof(attention_rope_params, x) == 32);
+static_assert(offsetof(attention_rope_params, positions) == 40);
+static_assert(offsetof(attention_rope_params, frequencies) == 48);
+static_assert(offsetof(attention_rope_params, out) == 56);
+static_assert(offsetof(attention_rope_params, pairs) == 64);
+static_assert(offsetof(attention_rope_params, theta) == 68);
+constexpr int attention_rope_tensors = 4;
+enum : int32_t { attention_rope_port_x = 0, attention_rope_port_positions = 1, attention_rope_port_frequencies = 2, attention_rope_port_out = 3 };
+
 // attention/select: Exact top-k of the granules of a context by score or attention mass, as ascending lists; first and last tokens are always listed.
 struct attention_select_params {
   int64_t batch;
@@ -266,6 +347,147 @@ static_assert(offsetof(linalg_ridge_params, weights) == 40);
 static_assert(offsetof(linalg_ridge_params, penalty) == 48);
 constexpr int linalg_ridge_tensors = 3;
 enum : int32_t { linalg_ridge_port_x = 0, linalg_ridge_port_y = 1, linalg_ridge_port_weights = 2 };
+
+// logits/logprob: Log-probability of a chosen token, entropy, most likely tokens and divergence from other logits, row by row.
+struct logits_logprob_params {
+  int64_t tokens;
+  int64_t vocab;
+  int64_t k;
+  const float* logits;  // [tokens, vocab]
+  const int32_t* targets;  // [tokens]
+  const float* against;  // [tokens, vocab]
+  float* chosen;  // [tokens]
+  float* entropy;  // [tokens]
+  int32_t* ids;  // [tokens, k]
+  float* best;  // [tokens, k]
+  float* kl;  // [tokens]
+};
+static_assert(sizeof(logits_logprob_params) == 88);
+static_assert(offsetof(logits_logprob_params, tokens) == 0);
+static_assert(offsetof(logits_logprob_params, vocab) == 8);
+static_assert(offsetof(logits_logprob_params, k) == 16);
+static_assert(offsetof(logits_logprob_params, logits) == 24);
+static_assert(offsetof(logits_logprob_params, targets) == 32);
+static_assert(offsetof(logits_logprob_params, against) == 40);
+static_assert(offsetof(logits_logprob_params, chosen) == 48);
+static_assert(offsetof(logits_logprob_params, entropy) == 56);
+static_assert(offsetof(logits_logprob_params, ids) == 64);
+static_assert(offsetof(logits_logprob_params, best) == 72);
+static_assert(offsetof(logits_logprob_params, kl) == 80);
+constexpr int logits_logprob_tensors = 8;
+enum : int32_t { logits_logprob_port_logits = 0, logits_logprob_port_targets = 1, logits_logprob_port_against = 2, logits_logprob_port_chosen = 3, logits_logprob_port_entropy = 4, logits_logprob_port_ids = 5, logits_logprob_port_best = 6, logits_logprob_port_kl = 7 };
+
+// logits/sample: Draws a token from each row of logits: temperature, top-k, top-p, min-p, seeded.
+struct logits_sample_params {
+  int64_t rows;
+  int64_t vocab;
+  const float* logits;  // [rows, vocab]
+  const uint32_t* seeds;  // [rows]
+  const uint32_t* positions;  // [rows]
+  int32_t* ids;  // [rows]
+  uint32_t* kept;  // [rows]
+  float temperature;
+  uint32_t top_k;
+  float top_p;
+  float min_p;
+};
+static_assert(sizeof(logits_sample_params) == 72);
+static_assert(offsetof(logits_sample_params, rows) == 0);
+static_assert(offsetof(logits_sample_params, vocab) == 8);
+static_assert(offsetof(logits_sample_params, logits) == 16);
+static_assert(offsetof(logits_sample_params, seeds) == 24);
+static_assert(offsetof(logits_sample_params, positions) == 32);
+static_assert(offsetof(logits_sample_params, ids) == 40);
+static_assert(offsetof(logits_sample_params, kept) == 48);
+static_assert(offsetof(logits_sample_params, temperature) == 56);
+static_assert(offsetof(logits_sample_params, top_k) == 60);
+static_assert(offsetof(logits_sample_params, top_p) == 64);
+static_assert(offsetof(logits_sample_params, min_p) == 68);
+constexpr int logits_sample_tensors = 5;
+enum : int32_t { logits_sample_port_logits = 0, logits_sample_port_seeds = 1, logits_sample_port_positions = 2, logits_sample_port_ids = 3, logits_sample_port_kept = 4 };
+
+// model/embedding: The rows of a table that tokens name, widened to f32.
+struct model_embedding_params {
+  int64_t tokens;
+  int64_t vocab;
+  int64_t dim;
+  const int32_t* ids;  // [tokens]
+  const void* table;  // [vocab, dim]
+  float* out;  // [tokens, dim]
+  uint32_t table_dtype;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(model_embedding_params) == 56);
+static_assert(offsetof(model_embedding_params, tokens) == 0);
+static_assert(offsetof(model_embedding_params, vocab) == 8);
+static_assert(offsetof(model_embedding_params, dim) == 16);
+static_assert(offsetof(model_embedding_params, ids) == 24);
+static_assert(offsetof(model_embedding_params, table) == 32);
+static_assert(offsetof(model_embedding_params, out) == 40);
+static_assert(offsetof(model_embedding_params, table_dtype) == 48);
+constexpr int model_embedding_tensors = 3;
+enum : int32_t { model_embedding_port_ids = 0, model_embedding_port_table = 1, model_embedding_port_out = 2 };
+
+// model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0.
+struct model_linear_params {
+  int64_t tokens;
+  int64_t in_dim;
+  int64_t out_dim;
+  const float* x;  // [tokens, inDim]
+  const void* weight;  // [outDim, inDim]
+  const float* bias;  // [outDim]
+  float* out;  // [tokens, outDim]
+  uint32_t weight_dtype;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(model_linear_params) == 64);
+static_assert(offsetof(model_linear_params, tokens) == 0);
+static_assert(offsetof(model_linear_params, in_dim) == 8);
+static_assert(offsetof(model_linear_params, out_dim) == 16);
+static_assert(offsetof(model_linear_params, x) == 24);
+static_assert(offsetof(model_linear_params, weight) == 32);
+static_assert(offsetof(model_linear_params, bias) == 40);
+static_assert(offsetof(model_linear_params, out) == 48);
+static_assert(offsetof(model_linear_params, weight_dtype) == 56);
+constexpr int model_linear_tensors = 4;
+enum : int32_t { model_linear_port_x = 0, model_linear_port_weight = 1, model_linear_port_bias = 2, model_linear_port_out = 3 };
+
+// model/rms-norm: Root-mean-square normalisation of each token's vector, times a learned weight.
+struct model_rms_norm_params {
+  int64_t tokens;
+  int64_t dim;
+  const float* x;  // [tokens, dim]
+  const float* weight;  // [dim]
+  float* out;  // [tokens, dim]
+  float epsilon;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(model_rms_norm_params) == 48);
+static_assert(offsetof(model_rms_norm_params, tokens) == 0);
+static_assert(offsetof(model_rms_norm_params, dim) == 8);
+static_assert(offsetof(model_rms_norm_params, x) == 16);
+static_assert(offsetof(model_rms_norm_params, weight) == 24);
+static_assert(offsetof(model_rms_norm_params, out) == 32);
+static_assert(offsetof(model_rms_norm_params, epsilon) == 40);
+constexpr int model_rms_norm_tensors = 3;
+enum : int32_t { model_rms_norm_port_x = 0, model_rms_norm_port_weight = 1, model_rms_norm_port_out = 2 };
+
+// model/swiglu: The gated unit of Llama's feed-forward layers: silu(gate) * up.
+struct model_swiglu_params {
+  int64_t tokens;
+  int64_t dim;
+  const float* gate;  // [tokens, dim]
+  const float* up;  // [tokens, dim]
+  float* out;  // [tokens, dim]
+};
+static_assert(sizeof(model_swiglu_params) == 40);
+static_assert(offsetof(model_swiglu_params, tokens) == 0);
+static_assert(offsetof(model_swiglu_params, dim) == 8);
+static_assert(offsetof(model_swiglu_params, gate) == 16);
+static_assert(offsetof(model_swiglu_params, up) == 24);
+static_assert(offsetof(model_swiglu_params, out) == 32);
+constexpr int model_swiglu_tensors = 3;
+enum : int32_t { model_swiglu_port_gate = 0, model_swiglu_port_up = 1, model_swiglu_port_out = 2 };
 
 // moe/align: Sorts tokens' assignments by expert, each expert's filled up to whole blocks.
 struct moe_align_params {

@@ -149,6 +149,65 @@ export class AttentionMergeParams {
   lse: usize; // [rows]
 }
 
+/** attention/prefill: Causal grouped-query attention of many tokens at once over past and present in a paged KV cache. */
+export const ATTENTION_PREFILL_PORT_QUERIES: i32 = 0;
+export const ATTENTION_PREFILL_PORT_KEY_PAGES: i32 = 1;
+export const ATTENTION_PREFILL_PORT_KEY_SCALE: i32 = 2;
+export const ATTENTION_PREFILL_PORT_VALUE_PAGES: i32 = 3;
+export const ATTENTION_PREFILL_PORT_VALUE_SCALE: i32 = 4;
+export const ATTENTION_PREFILL_PORT_PAGE_TABLE: i32 = 5;
+export const ATTENTION_PREFILL_PORT_QUERY_OFFSETS: i32 = 6;
+export const ATTENTION_PREFILL_PORT_LENGTHS: i32 = 7;
+export const ATTENTION_PREFILL_PORT_OUT: i32 = 8;
+export const ATTENTION_PREFILL_PORT_LSE: i32 = 9;
+@unmanaged
+export class AttentionPrefillParams {
+  tokens: u32;
+  batch: u32;
+  query_heads: u32;
+  kv_heads: u32;
+  head_dim: u32;
+  value_dim: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  queries: usize; // [tokens, queryHeads, headDim]
+  key_pages: usize; // [pages, kvHeads, pageSize, headDim]
+  key_scale: usize; // [pages, kvHeads, pageSize]
+  value_pages: usize; // [pages, kvHeads, pageSize, valueDim]
+  value_scale: usize; // [pages, kvHeads, pageSize]
+  page_table: usize; // [batch, maxPages]
+  query_offsets: usize; // [batch + 1]
+  lengths: usize; // [batch]
+  out: usize; // [tokens, queryHeads, valueDim]
+  lse: usize; // [tokens, queryHeads]
+  key_pages_dtype: u32;
+  scale: f32;
+  soft_cap: f32;
+  window: u32;
+}
+
+/** attention/rope: Rotary position embedding of queries or keys. */
+export const ATTENTION_ROPE_PAIRS_INTERLEAVED: u32 = 0;
+export const ATTENTION_ROPE_PAIRS_HALF: u32 = 1;
+export const ATTENTION_ROPE_PORT_X: i32 = 0;
+export const ATTENTION_ROPE_PORT_POSITIONS: i32 = 1;
+export const ATTENTION_ROPE_PORT_FREQUENCIES: i32 = 2;
+export const ATTENTION_ROPE_PORT_OUT: i32 = 3;
+@unmanaged
+export class AttentionRopeParams {
+  tokens: u32;
+  heads: u32;
+  head_dim: u32;
+  rotary_pairs: u32;
+  x: usize; // [tokens, heads, headDim]
+  positions: usize; // [tokens]
+  frequencies: usize; // [rotaryPairs]
+  out: usize; // [tokens, heads, headDim]
+  pairs: u32;
+  theta: f32;
+}
+
 /** attention/select: Exact top-k of the granules of a context by score or attention mass, as ascending lists; first and last tokens are always listed. */
 export const ATTENTION_SELECT_PORT_SCORES: i32 = 0;
 export const ATTENTION_SELECT_PORT_LENGTHS: i32 = 1;
@@ -197,6 +256,110 @@ export class LinalgRidgeParams {
   y: usize; // [rows, outputs]
   weights: usize; // [features, outputs]
   penalty: f32;
+}
+
+/** logits/logprob: Log-probability of a chosen token, entropy, most likely tokens and divergence from other logits, row by row. */
+export const LOGITS_LOGPROB_PORT_LOGITS: i32 = 0;
+export const LOGITS_LOGPROB_PORT_TARGETS: i32 = 1;
+export const LOGITS_LOGPROB_PORT_AGAINST: i32 = 2;
+export const LOGITS_LOGPROB_PORT_CHOSEN: i32 = 3;
+export const LOGITS_LOGPROB_PORT_ENTROPY: i32 = 4;
+export const LOGITS_LOGPROB_PORT_IDS: i32 = 5;
+export const LOGITS_LOGPROB_PORT_BEST: i32 = 6;
+export const LOGITS_LOGPROB_PORT_KL: i32 = 7;
+@unmanaged
+export class LogitsLogprobParams {
+  tokens: u32;
+  vocab: u32;
+  k: u32;
+  logits: usize; // [tokens, vocab]
+  targets: usize; // [tokens]
+  against: usize; // [tokens, vocab]
+  chosen: usize; // [tokens]
+  entropy: usize; // [tokens]
+  ids: usize; // [tokens, k]
+  best: usize; // [tokens, k]
+  kl: usize; // [tokens]
+}
+
+/** logits/sample: Draws a token from each row of logits: temperature, top-k, top-p, min-p, seeded. */
+export const LOGITS_SAMPLE_PORT_LOGITS: i32 = 0;
+export const LOGITS_SAMPLE_PORT_SEEDS: i32 = 1;
+export const LOGITS_SAMPLE_PORT_POSITIONS: i32 = 2;
+export const LOGITS_SAMPLE_PORT_IDS: i32 = 3;
+export const LOGITS_SAMPLE_PORT_KEPT: i32 = 4;
+@unmanaged
+export class LogitsSampleParams {
+  rows: u32;
+  vocab: u32;
+  logits: usize; // [rows, vocab]
+  seeds: usize; // [rows]
+  positions: usize; // [rows]
+  ids: usize; // [rows]
+  kept: usize; // [rows]
+  temperature: f32;
+  top_k: u32;
+  top_p: f32;
+  min_p: f32;
+}
+
+/** model/embedding: The rows of a table that tokens name, widened to f32. */
+export const MODEL_EMBEDDING_PORT_IDS: i32 = 0;
+export const MODEL_EMBEDDING_PORT_TABLE: i32 = 1;
+export const MODEL_EMBEDDING_PORT_OUT: i32 = 2;
+@unmanaged
+export class ModelEmbeddingParams {
+  tokens: u32;
+  vocab: u32;
+  dim: u32;
+  ids: usize; // [tokens]
+  table: usize; // [vocab, dim]
+  out: usize; // [tokens, dim]
+  table_dtype: u32;
+}
+
+/** model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0. */
+export const MODEL_LINEAR_PORT_X: i32 = 0;
+export const MODEL_LINEAR_PORT_WEIGHT: i32 = 1;
+export const MODEL_LINEAR_PORT_BIAS: i32 = 2;
+export const MODEL_LINEAR_PORT_OUT: i32 = 3;
+@unmanaged
+export class ModelLinearParams {
+  tokens: u32;
+  in_dim: u32;
+  out_dim: u32;
+  x: usize; // [tokens, inDim]
+  weight: usize; // [outDim, inDim]
+  bias: usize; // [outDim]
+  out: usize; // [tokens, outDim]
+  weight_dtype: u32;
+}
+
+/** model/rms-norm: Root-mean-square normalisation of each token's vector, times a learned weight. */
+export const MODEL_RMS_NORM_PORT_X: i32 = 0;
+export const MODEL_RMS_NORM_PORT_WEIGHT: i32 = 1;
+export const MODEL_RMS_NORM_PORT_OUT: i32 = 2;
+@unmanaged
+export class ModelRmsNormParams {
+  tokens: u32;
+  dim: u32;
+  x: usize; // [tokens, dim]
+  weight: usize; // [dim]
+  out: usize; // [tokens, dim]
+  epsilon: f32;
+}
+
+/** model/swiglu: The gated unit of Llama's feed-forward layers: silu(gate) * up. */
+export const MODEL_SWIGLU_PORT_GATE: i32 = 0;
+export const MODEL_SWIGLU_PORT_UP: i32 = 1;
+export const MODEL_SWIGLU_PORT_OUT: i32 = 2;
+@unmanaged
+export class ModelSwigluParams {
+  tokens: u32;
+  dim: u32;
+  gate: usize; // [tokens, dim]
+  up: usize; // [tokens, dim]
+  out: usize; // [tokens, dim]
 }
 
 /** moe/align: Sorts tokens' assignments by expert, each expert's filled up to whole blocks. */

@@ -64,6 +64,38 @@ struct AttentionMergeParams {
   padding_0: u32,
 }
 
+// attention/prefill: Causal grouped-query attention of many tokens at once over past and present in a paged KV cache.
+struct AttentionPrefillParams {
+  tokens: u32,
+  batch: u32,
+  query_heads: u32,
+  kv_heads: u32,
+  head_dim: u32,
+  value_dim: u32,
+  pages: u32,
+  page_size: u32,
+  max_pages: u32,
+  key_pages_dtype: u32,
+  scale: f32,
+  soft_cap: f32,
+  window: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
+}
+
+// attention/rope: Rotary position embedding of queries or keys.
+struct AttentionRopeParams {
+  tokens: u32,
+  heads: u32,
+  head_dim: u32,
+  rotary_pairs: u32,
+  pairs: u32,
+  theta: f32,
+  padding_0: u32,
+  padding_1: u32,
+}
+
 // attention/select: Exact top-k of the granules of a context by score or attention mass, as ascending lists; first and last tokens are always listed.
 struct AttentionSelectParams {
   batch: u32,
@@ -94,6 +126,58 @@ struct LinalgRidgeParams {
   features: u32,
   outputs: u32,
   penalty: f32,
+}
+
+// logits/logprob: Log-probability of a chosen token, entropy, most likely tokens and divergence from other logits, row by row.
+struct LogitsLogprobParams {
+  tokens: u32,
+  vocab: u32,
+  k: u32,
+  padding_0: u32,
+}
+
+// logits/sample: Draws a token from each row of logits: temperature, top-k, top-p, min-p, seeded.
+struct LogitsSampleParams {
+  rows: u32,
+  vocab: u32,
+  temperature: f32,
+  top_k: u32,
+  top_p: f32,
+  min_p: f32,
+  padding_0: u32,
+  padding_1: u32,
+}
+
+// model/embedding: The rows of a table that tokens name, widened to f32.
+struct ModelEmbeddingParams {
+  tokens: u32,
+  vocab: u32,
+  dim: u32,
+  table_dtype: u32,
+}
+
+// model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0.
+struct ModelLinearParams {
+  tokens: u32,
+  in_dim: u32,
+  out_dim: u32,
+  weight_dtype: u32,
+}
+
+// model/rms-norm: Root-mean-square normalisation of each token's vector, times a learned weight.
+struct ModelRmsNormParams {
+  tokens: u32,
+  dim: u32,
+  epsilon: f32,
+  padding_0: u32,
+}
+
+// model/swiglu: The gated unit of Llama's feed-forward layers: silu(gate) * up.
+struct ModelSwigluParams {
+  tokens: u32,
+  dim: u32,
+  padding_0: u32,
+  padding_1: u32,
 }
 
 // moe/align: Sorts tokens' assignments by expert, each expert's filled up to whole blocks.

@@ -1,5 +1,5 @@
 import type { Case, InputRequest, OpCases, Tensors } from "../../testing/case.js";
-import { changedCall, withTensors } from "../../testing/changed-call.js";
+import { changing, withTensors } from "../../testing/changed-call.js";
 import type { RidgeAxes, RidgeTensors } from "./reference.js";
 
 const sizes = (rows: number, features: number, outputs: number): RidgeAxes => ({ rows, features, outputs });
@@ -72,15 +72,15 @@ export const cases: OpCases = {
     },
   ],
   mutants: [
-    changedCall("penalty off by 1 %", "the penalty is small beside the sums", (call) => ({
+    changing("penalty off by 1 %", "the penalty is small beside the sums", (call) => ({
       ...call,
       scalars: { ...call.scalars, penalty: (call.scalars.penalty as number) * 1.01 },
     })),
-    changedCall("last row dropped", "the last row changes nothing that roundings may not", (call) => ({
+    changing("last row dropped", "the last row changes nothing that roundings may not", (call) => ({
       ...call,
       axes: { ...call.axes, rows: Math.max(0, (call.axes.rows as number) - 1) },
     })),
-    changedCall("first two features swapped", "there are no two that differ", (call) => {
+    changing("first two features swapped", "there are no two that differ", (call) => {
       const { rows, features } = call.axes as RidgeAxes;
       if (features < 2) return call;
       const x = (call.tensors as RidgeTensors).x.slice();
@@ -90,7 +90,7 @@ export const cases: OpCases = {
       }
       return withTensors(call, { x });
     }),
-    changedCall("products of features dropped", "features have no products", (call) => {
+    changing("products of features dropped", "features have no products", (call) => {
       // As if the rows had one feature each: a diagonal X^T X.
       const { rows, features, outputs } = call.axes as RidgeAxes;
       const { x, y } = call.tensors as RidgeTensors;

@@ -1,5 +1,5 @@
 import type { Case, InputRequest, OpCases, Tensors } from "../../testing/case.js";
-import { changedCall, withTensors } from "../../testing/changed-call.js";
+import { changing, withTensors } from "../../testing/changed-call.js";
 import type { AlignAxes, AlignTensors } from "./reference.js";
 
 function sizes(tokens: number, topK: number, experts: number, blockSize: number, spare = 0): AlignAxes {
@@ -62,11 +62,11 @@ export const cases: OpCases = {
         return "no block has two rows";
       },
     },
-    changedCall("last token forgotten", "the last token is assigned nothing", (call) => ({
+    changing("last token forgotten", "the last token is assigned nothing", (call) => ({
       ...call,
       axes: { ...call.axes, tokens: Math.max(0, (call.axes.tokens as number) - 1) },
     })),
-    changedCall("first two assignments swapped", "they are to the same expert", (call) => {
+    changing("first two assignments swapped", "they are to the same expert", (call) => {
       const ids = (call.tensors as AlignTensors).ids.slice();
       if (ids.length > 1 && (call.axes.tokens as number) * (call.axes.topK as number) > 1)
         [ids[0], ids[1]] = [ids[1] as number, ids[0] as number];

@@ -1,5 +1,5 @@
 import type { InputRequest, OpCases, Tensors } from "../../testing/case.js";
-import { changedCall, withTensors } from "../../testing/changed-call.js";
+import { changing, withTensors } from "../../testing/changed-call.js";
 import type { CombineAxes, CombineTensors } from "./reference.js";
 
 const sizes = (tokens: number, topK: number, dim: number): CombineAxes => ({ tokens, topK, dim });
@@ -40,20 +40,20 @@ export const cases: OpCases = {
     { name: "special values", axes: sizes(4, 2, 13), inputs: special, seeds: 1 },
   ],
   mutants: [
-    changedCall("weights off by 1 %", "there are no weights", (call) =>
+    changing("weights off by 1 %", "there are no weights", (call) =>
       withTensors(call, { weights: (call.tensors as CombineTensors).weights.map((weight) => weight * 1.01) }),
     ),
-    changedCall("last expert left out", "the last experts have weight 0", (call) => {
+    changing("last expert left out", "the last experts have weight 0", (call) => {
       const { topK } = call.axes as CombineAxes;
       return withTensors(call, { weights: (call.tensors as CombineTensors).weights.map((weight, i) => ((i + 1) % topK ? weight : 0)) });
     }),
-    changedCall("weights of the first two experts swapped", "there are no two that differ", (call) => {
+    changing("weights of the first two experts swapped", "there are no two that differ", (call) => {
       const { tokens, topK } = call.axes as CombineAxes;
       const weights = (call.tensors as CombineTensors).weights.slice();
       for (let t = 0; topK > 1 && t < tokens; t++) weights.subarray(t * topK, t * topK + 2).reverse();
       return withTensors(call, { weights });
     }),
-    changedCall("weights of 0 multiplied", "no weight is 0", (call) =>
+    changing("weights of 0 multiplied", "no weight is 0", (call) =>
       withTensors(call, { weights: (call.tensors as CombineTensors).weights.map((weight) => (weight === 0 ? 1e-40 : weight)) }),
     ),
   ],

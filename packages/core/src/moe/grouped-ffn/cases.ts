@@ -1,7 +1,7 @@
 import type { DType } from "../../dtype.js";
 import type { AnyVariant } from "../../op/define.js";
 import type { Case, InputRequest, OpCases, Tensors } from "../../testing/case.js";
-import { changedCall, withTensors } from "../../testing/changed-call.js";
+import { changing, withTensors } from "../../testing/changed-call.js";
 import { reference as align } from "../align/reference.js";
 import type { FfnAxes, FfnTensors } from "./reference.js";
 import { packWeights } from "./weights.js";
@@ -111,25 +111,25 @@ export const cases: OpCases = {
     { name: "an assignment twice", axes: sizes({ tokens: 6, experts: 2 }), inputs: twice, seeds: 1 },
   ],
   mutants: [
-    changedCall("gate and up swapped", "nothing is computed, or it makes no difference", (call) => {
+    changing("gate and up swapped", "nothing is computed, or it makes no difference", (call) => {
       const { gate, up } = call.tensors as FfnTensors;
       return withTensors(call, { gate: up, up: gate });
     }),
-    changedCall("slots taken for experts", "each expert lies in the slot of its number", (call) => {
+    changing("slots taken for experts", "each expert lies in the slot of its number", (call) => {
       const { slots } = call.axes as FfnAxes;
       const { expertSlot } = call.tensors as FfnTensors;
       return withTensors(call, { expertSlot: expertSlot.map((slot, e) => (slot < 0 ? slot : e % slots)) });
     }),
-    changedCall("first slot for experts that are not loaded", "every expert is loaded, or not used", (call) => {
+    changing("first slot for experts that are not loaded", "every expert is loaded, or not used", (call) => {
       const { expertSlot } = call.tensors as FfnTensors;
       return withTensors(call, { expertSlot: expertSlot.map((slot) => (slot === -1 ? 0 : slot)) });
     }),
-    changedCall("last component dropped", "there is nothing to compute, or it is below the roundings", (call) => {
+    changing("last component dropped", "there is nothing to compute, or it is below the roundings", (call) => {
       const { dim } = call.axes as FfnAxes;
       const { x } = call.tensors as FfnTensors;
       return withTensors(call, { x: x.map((value, i) => ((i + 1) % dim ? value : 0)) });
     }),
-    changedCall("blocks of another expert", "no block has a neighbour", (call) => {
+    changing("blocks of another expert", "no block has a neighbour", (call) => {
       const { blockExpert } = call.tensors as FfnTensors;
       return withTensors(call, { blockExpert: blockExpert.map((_, i) => blockExpert[Math.max(0, i - 1)] as number) });
     }),

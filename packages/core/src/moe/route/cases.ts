@@ -1,6 +1,6 @@
 import type { AnyVariant } from "../../op/define.js";
 import type { Case, InputRequest, OpCases, Tensors } from "../../testing/case.js";
-import { changedCall, withTensors } from "../../testing/changed-call.js";
+import { changing, withTensors } from "../../testing/changed-call.js";
 import { accept } from "./accept.js";
 import type { RouteAxes, RouteTensors } from "./reference.js";
 
@@ -68,15 +68,15 @@ export const cases: OpCases = {
     { name: "special values", axes: sizes(6, 10, 4), inputs: special, seeds: 1 },
   ],
   mutants: [
-    changedCall("scale off by 1 %", "there are no weights", (call) => ({
+    changing("scale off by 1 %", "there are no weights", (call) => ({
       ...call,
       scalars: { ...call.scalars, scale: (call.scalars.scale as number) * 1.01 },
     })),
-    changedCall("groups ignored", "the best experts lie in groups that are kept", (call) => ({
+    changing("groups ignored", "the best experts lie in groups that are kept", (call) => ({
       ...call,
       axes: { ...call.axes, groups: 1, keptGroups: 1 },
     })),
-    changedCall("tokens swapped", "there are no two that differ", (call) => {
+    changing("tokens swapped", "there are no two that differ", (call) => {
       const { tokens, experts } = call.axes as RouteAxes;
       if (tokens < 2) return call;
       const logits = (call.tensors as RouteTensors).logits.slice();
@@ -85,17 +85,17 @@ export const cases: OpCases = {
       logits.set(first, experts);
       return withTensors(call, { logits });
     }),
-    changedCall(
+    changing(
       "bias ignored",
       "the bias changes no choice",
       (call) => withTensors(call, { bias: undefined }),
       (variant) => !plain(variant),
     ),
-    changedCall("not renormalised as asked", "the chosen scores add up to 1", (call) => ({
+    changing("not renormalised as asked", "the chosen scores add up to 1", (call) => ({
       ...call,
       variant: { ...call.variant, renormalise: !call.variant.renormalise },
     })),
-    changedCall("last expert never chosen", "the last expert is not among the best", (call) => {
+    changing("last expert never chosen", "the last expert is not among the best", (call) => {
       const { tokens, experts } = call.axes as RouteAxes;
       if (experts === 1) return call;
       const logits = (call.tensors as RouteTensors).logits.slice();

@@ -1,0 +1,101 @@
+/** `hotset run`: continues a text with a model, token by token. */
+import { basename } from "node:path";
+import { HotsetError, type Model, openModel } from "@hotset/core";
+import { findHotset } from "../discover.js";
+import type { CommonOptions } from "./index.js";
+import { findModel } from "./model-files.js";
+
+export interface RunOptions extends CommonOptions {
+  readonly prompt: string;
+  readonly tokenizer?: string;
+  readonly maxTokens: string;
+  readonly temperature: string;
+  readonly topK: string;
+  readonly topP: string;
+  readonly minP: string;
+  readonly seed: string;
+  readonly context?: string;
+  readonly backend?: string;
+}
+
+/** Why generation ended. */
+type Stop = "end" | "maxTokens" | "context" | "interrupted";
+
+export async function runModel(path: string, options: RunOptions): Promise<void> {
+  const { prompt, json } = options;
+  const settings = {
+    maxTokens: number(options.maxTokens, "--max-tokens"),
+    temperature: number(options.temperature, "--temperature"),
+    topK: number(options.topK, "--top-k"),
+    topP: number(options.topP, "--top-p"),
+    minP: number(options.minP, "--min-p"),
+    seed: number(options.seed, "--seed"),
+  };
+  const hotset = await findHotset();
+  const interrupt = new AbortController();
+  const stop = (): void => interrupt.abort();
+  process.once("SIGINT", stop);
+  let model: Model | undefined;
+  try {
+    const { loaded, tokenizer } = await findModel(path, options.tokenizer);
+    const context = options.context === undefined ? undefined : number(options.context, "--context");
+    model = await openModel(loaded, { hotset, backend: options.backend, tokenizer, context });
+    const promptTokens = model.tokenizer.encode(prompt).length;
+    const start = performance.now();
+    let firstAt = start;
+    let text = "";
+    let tokens = 0;
+    let stopped: Stop = "end";
+    const show = (piece: string): void => {
+      if (!json) process.stdout.write(piece);
+    };
+    try {
+      for await (const piece of model.tokens(prompt, { ...settings, signal: interrupt.signal })) {
+        if (tokens === 0) firstAt = performance.now();
+        // Not before there is something to print: bad input is one line of its own.
+        show(tokens === 0 ? prompt + piece.text : piece.text);
+        if (piece.id >= 0) tokens++;
+        text += piece.text;
+      }
+      if (tokens >= settings.maxTokens) stopped = "maxTokens";
+      else if (promptTokens + tokens > model.context) stopped = "context";
+    } catch (error) {
+      if (!interrupt.signal.aborted || error instanceof HotsetError) throw error;
+      stopped = "interrupted";
+      process.exitCode = 130;
+    }
+    const seconds = (performance.now() - start) / 1e3;
+    const rate = tokens > 1 ? (tokens - 1) / (seconds - (firstAt - start) / 1e3) : 0;
+    const speed = { firstTokenMs: firstAt - start, tokensPerSecond: rate, seconds };
+    const { backend, config } = model;
+    if (json)
+      console.log(
+        JSON.stringify(
+          { model: basename(path), format: config.format, backend, prompt, text, promptTokens, tokens, stopped, ...speed },
+          null,
+          2,
+        ),
+      );
+    else
+      console.log(
+        `\n\n${tokens} tokens on ${backend}, ${rate.toFixed(0)} a second, the first after ${speed.firstTokenMs.toFixed(1)} ms (${reasons[stopped]})`,
+      );
+  } finally {
+    process.off("SIGINT", stop);
+    model?.dispose();
+    hotset.dispose();
+  }
+}
+
+const reasons: Readonly<Record<Stop, string>> = {
+  end: "the model ended the text",
+  maxTokens: "--max-tokens",
+  context: "the context is full",
+  interrupted: "interrupted",
+};
+
+function number(text: string, flag: string): number {
+  const value = Number(text);
+  if (text.trim() === "" || !Number.isFinite(value)) throw new Error(`${flag}: expected a number but received ${JSON.stringify(text)}`);
+  return value;
+}
