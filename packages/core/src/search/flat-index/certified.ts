@@ -70,7 +70,7 @@ export class Certifier {
     for (const row of loose.rows) if (!inCodes.has(row) && row < this.#rows.count && allowed(row)) this.#kept.push(row);
     this.#kept.sort((a, b) => a - b);
     const result = this.#score(query, k, width + looseRows);
-    if (all) return { scan: result, survivors: this.#kept.length };
+    if (all && found === width) return { scan: result, survivors: this.#kept.length };
     // No row that was left out scores above the bound of the worst code that was returned.
     bounds.set(codes.scores[first + width - 1] as number, loose.rest);
     const worst = result.scores[k - 1] as number;
