@@ -9,7 +9,14 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 
 describe("every op's declaration", () => {
   it("is found through its family", () => {
-    expect(ops.map(({ id }) => id)).toEqual(["attention/decode", "attention/merge", "kv-cache/pool-apply", "search/scan"]);
+    expect(ops.map(({ id }) => id)).toEqual([
+      "attention/decode",
+      "attention/merge",
+      "kv-cache/append",
+      "kv-cache/compact",
+      "kv-cache/pool-apply",
+      "search/scan",
+    ]);
     expect(new Set(ops.map(({ id }) => symbolOf(id))).size).toBe(ops.length);
   });
 

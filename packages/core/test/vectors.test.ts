@@ -43,6 +43,24 @@ describe("the references agree with independent vectors", async () => {
     });
   }
 
+  for (const op of [kvCache.append, kvCache.compact] as Op[]) {
+    for (const { name, axes, variant, inputs, expected } of load<Omit<Vector, "scalars">[]>(`${op.id}.json`)) {
+      it(`${op.id}: ${name}`, () => {
+        const arrays = Object.fromEntries(
+          Object.entries(inputs).map(([port, values]) => {
+            const dtype = portDType(op, port, variant) as DType;
+            return [port, { data: (dtypes[dtype].storage as unknown as Float32ArrayConstructor).from(values.map(Number)), dtype }];
+          }),
+        );
+        hotset
+          .planSync(op, axes, variant)
+          .bind(arrays as never)
+          .run();
+        for (const [port, wanted] of Object.entries(expected)) expect([...(arrays[port]?.data ?? [])], port).toEqual(wanted);
+      });
+    }
+  }
+
   interface PoolVector {
     blocks: number;
     commands: [number, number][];
@@ -104,7 +122,7 @@ describe("references of f32 arithmetic agree with independent vectors", async ()
 
 describe("the vectors are what their scripts make", () => {
   const python = spawnSync("python3", ["--version"]).status === 0;
-  for (const script of ["search/scan.py", "kv-cache/pool-apply.py", "attention/decode.py"]) {
+  for (const script of ["search/scan.py", "kv-cache/pool-apply.py", "kv-cache/append.py", "attention/decode.py"]) {
     it.skipIf(!python)(`${script} (needs python3)`, () => {
       const { status, stderr } = spawnSync("python3", [`${folder}/${script}`, "--check"], { encoding: "utf8" });
       expect(stderr).toBe("");

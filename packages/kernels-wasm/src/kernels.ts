@@ -5,6 +5,8 @@
 export const kernels: Readonly<Record<string, readonly string[]>> = {
   "attention/decode": ["chunks"],
   "attention/merge": ["rows"],
+  "kv-cache/append": ["rows"],
+  "kv-cache/compact": ["heads"],
   "kv-cache/pool-apply": ["queue"],
   "search/scan": ["stream", "stream-i16", "panel", "panel-i16"],
 };

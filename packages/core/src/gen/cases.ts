@@ -4,6 +4,8 @@
 export const caseModules = {
   "attention/decode": () => import("../attention/decode/cases.js"),
   "attention/merge": () => import("../attention/merge/cases.js"),
+  "kv-cache/append": () => import("../kv-cache/append/cases.js"),
+  "kv-cache/compact": () => import("../kv-cache/compact/cases.js"),
   "kv-cache/pool-apply": () => import("../kv-cache/pool-apply/cases.js"),
   "search/scan": () => import("../search/scan/cases.js"),
 } as const;
