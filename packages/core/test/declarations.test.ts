@@ -17,6 +17,8 @@ describe("every op's declaration", () => {
       "attention/prefill",
       "attention/rope",
       "attention/select",
+      "kv-cache/append",
+      "kv-cache/compact",
       "kv-cache/pool-apply",
       "linalg/ridge",
       "logits/logprob",

@@ -10,6 +10,8 @@ export const kernels: Readonly<Record<string, readonly string[]>> = {
   "attention/prefill": ["tiles"],
   "attention/rope": ["tokens"],
   "attention/select": ["radix"],
+  "kv-cache/append": ["rows"],
+  "kv-cache/compact": ["heads"],
   "kv-cache/pool-apply": ["queue"],
   "linalg/ridge": ["runs"],
   "logits/logprob": ["rows"],

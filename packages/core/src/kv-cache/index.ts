@@ -1,5 +1,10 @@
 /** KV-cache blocks: keeping the ones worth keeping. */
 
+export { append } from "./append/spec.js";
+export { compact } from "./compact/spec.js";
+export { freedPages, type KeptTokens } from "./evict/kept.js";
+export { type SnapKvMassesSettings, type SnapKvSettings, snapKv, snapKvMasses } from "./evict/snap-kv.js";
+export { type StreamingLlmSettings, streamingLlm } from "./evict/streaming-llm.js";
 export { type KvBlockEvent, KvBlockManager, type KvBlockManagerSettings, type KvRequest } from "./manager/block-manager.js";
 export { blockHashes } from "./manager/hash.js";
 export { poolApply, poolCommand } from "./pool-apply/spec.js";
