@@ -24,6 +24,8 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
     { k: 100, batch: 100, count: 5000, dim: 96 },
     { k: 1024, batch: 3, count: 5000, dim: 96 },
   ],
+  "moe/combine": [{ tokens: 7, topK: 4, dim: 300 }],
+  "moe/grouped-ffn": [{ tokens: 9, topK: 2, experts: 8, slots: 4, dim: 96, hidden: 80, blockSize: 8, capacity: 74 }],
   "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
   "attention/decode": [
     ...[2, 4, 8, 16, 64].map((queryHeads) => ({ ...cache, queryHeads, headDim: 128, valueDim: 128 })),

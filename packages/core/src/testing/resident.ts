@@ -44,7 +44,8 @@ export function residentTensors(backend: DeviceBackend, plan: Plan, prepared: Pr
       const initial = name in inputs ? data : poison(data);
       const { role } = op.ports[name] as TensorPort;
       const dtype = dtypeOf(op, name, variant);
-      const tensor = new Tensor(dtype, [data.length * dtypes[dtype].blockElements], backend.id, part);
+      const { blockElements, blockBytes } = dtypes[dtype];
+      const tensor = new Tensor(dtype, [(data.byteLength / blockBytes) * blockElements], backend.id, part);
       tensors.push({ name, role, initial, whole, tensor, image: new Uint8Array(whole.bytes) });
     }
     const value = ({ name, tensor }: Resident): [string, unknown] => [
