@@ -48,6 +48,26 @@ globalThis.searchAsync = async () => {
 };
 `;
 
+/** An index in the page: filled, searched, written to bytes and opened from them; the plain search is the reference in js. */
+const indexPage = `
+globalThis.searchIndex = async () => {
+  const hotset = await createHotset({ backends: [{ id: "wasm", load: () => wasm() }] });
+  const [dim, count] = [40, 2000];
+  const rows = Float32Array.from({ length: count * dim }, (_, i) => Math.sin(i * i));
+  const index = await search.FlatIndex.create({ dim, hotset, backend: "wasm" });
+  index.add(rows, Array.from({ length: count }, (_, i) => "row " + i));
+  const opened = await search.FlatIndex.fromBytes(index.toBytes(), { hotset, backend: "wasm" });
+  const queries = rows.slice(0, 4 * dim);
+  const { ids, scores } = await hotset.call(search.scan, { queries, rows, dim, k: 5, metric: "cos", backend: "js" });
+  const hits = opened.search(queries, { k: 5 });
+  return {
+    same: String(hits.map((hit) => hit.ids)) === String([...ids].map((id) => "row " + id)) && String(hits.map((hit) => [...hit.scores])) === String([...scores]),
+    certified: opened.counters.certified,
+    backend: opened.backend,
+  };
+};
+`;
+
 /** WebGPU in the page: one case of every op, and a search recorded into a pass of the page's own, over its own buffers. */
 const gpuPage = `
 globalThis.conformanceGpu = async () => {
@@ -138,7 +158,7 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
 
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), "hotset-page-"));
-    writeFileSync(join(folder, "page.mjs"), page + gpuPage + attendPage);
+    writeFileSync(join(folder, "page.mjs"), page + indexPage + gpuPage + attendPage);
     await build({
       entryPoints: [join(folder, "page.mjs")],
       bundle: true,
@@ -245,6 +265,10 @@ describe.skipIf(without(chromium !== undefined))("headless Chromium (needs chrom
     const { length, apart } = await inPage<{ length: number; apart: number }>("/", "attendOwnPass()");
     expect(length).toBe(256);
     expect(apart).toBeLessThan(1e-5);
+  });
+
+  it("keeps an index, as bytes too", async () => {
+    expect(await inPage("/", "searchIndex()")).toEqual({ same: true, certified: 4, backend: "wasm" });
   });
 
   it("searches off the page's thread", async () => {

@@ -10,6 +10,7 @@ import { native } from "@hotset/kernels-native";
 import { wasm } from "@hotset/kernels-wasm";
 import { createHotset, type HostBackend, kvCache, search, toF16, toI8Rows } from "hotset";
 import { decodeFigures } from "./figures-decode.js";
+import { flatFigures } from "./figures-flat.js";
 import { scanPeers } from "./index.js";
 import { onnxruntime } from "./peers/onnxruntime.js";
 import type { ScanJob, ScanPeer } from "./peers/peer.js";
@@ -45,6 +46,7 @@ const { data: bytes, scale } = toI8Rows(rows, dim);
 
 await largeScan(native({ threads }));
 await realData();
+await flatIndex();
 await decodeSteps();
 await wasmAlone();
 await overhead();
@@ -142,6 +144,22 @@ async function realData(): Promise<void> {
     note(`MNIST, ${batch} queries, one thread: over ${peer.name} ${peer.version} (${peer.settings})`, time / tOurs, aim, "x");
     note(`the same, one query at a time: over ${peer.name}`, time / batch / tSingle, aim, "x");
   }
+}
+
+/** GloVe, one thread: certified search of an index against usearch and a plain loop. */
+async function flatIndex(): Promise<void> {
+  console.error("FlatIndex: GloVe 100,000 x 100, one thread");
+  const { compared, different, survivors, fallbacks, ms, scanMs, peers } = await flatFigures();
+  const name = "FlatIndex, GloVe 100,000 x 100, cosine, one thread, one query at a time";
+  figures.push({
+    name: `${name}: answers that differ from brute force`,
+    reached: `${different} of ${compared}`,
+    aim: "at most 0",
+    met: different === 0,
+  });
+  tell(`${name}: rows scored exactly a query, fallbacks`, `${survivors.toFixed(1)}, ${fallbacks}`);
+  tell(`${name}: over search/scan of the f32 rows`, `${(scanMs / ms).toFixed(2)} x`);
+  for (const peer of peers) note(`${name}: over ${peer.name}`, peer.ms / ms, peer.name.startsWith("usearch") ? 3.5 : 8, "x");
 }
 
 /** One decode step over 16384 tokens, in one piece and in pages of 16. */

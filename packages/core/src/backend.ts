@@ -95,6 +95,8 @@ export interface HostBackend extends BackendBase {
   owns(view: ArrayBufferView): boolean;
   /** GB/s for `read` and `copy`, 10^9 additions and multiplications a second for `madd`. */
   probe(probe: Probe): number;
+  /** The first bytes of an open file (its descriptor), read as they are touched; writes stay in this process. */
+  map?(file: number, bytes: number): Uint8Array | undefined;
 }
 
 /** A backend on a device: kernels read device memory, runs are queued, and a wait is a promise (device.ts). */

@@ -16,6 +16,11 @@ describe("every op's declaration", () => {
       "attention/merge",
       "attention/select",
       "kv-cache/pool-apply",
+      "linalg/ridge",
+      "moe/align",
+      "moe/combine",
+      "moe/grouped-ffn",
+      "moe/route",
       "search/scan",
     ]);
     expect(new Set(ops.map(({ id }) => symbolOf(id))).size).toBe(ops.length);

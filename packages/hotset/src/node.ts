@@ -5,4 +5,5 @@ import { findHotset } from "./discover.js";
 setDefaultHotset(findHotset);
 
 export * from "@hotset/core";
+export { type OpenFileSettings, openIndex, saveIndex } from "@hotset/core/node";
 export { findHotset } from "./discover.js";

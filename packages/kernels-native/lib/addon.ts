@@ -30,6 +30,8 @@ export interface Addon {
   start(step: number): Promise<AddonFault | undefined>;
   release(step: number): void;
   probe(isa: string, kind: string, bytes: number, threads: number): number;
+  /** The first bytes of an open file, copied on write; undefined where the system cannot. */
+  map(file: number, bytes: number): ArrayBuffer | undefined;
 }
 
 export type AddonFault = [code: number, port: number, index: number, value: number];

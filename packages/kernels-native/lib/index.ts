@@ -97,5 +97,10 @@ class NativeBackend implements HostBackend {
     return this.#addon.probe(this.#isa.name, probe.kind, "bytes" in probe ? probe.bytes : 0, this.threads);
   }
 
+  map(file: number, bytes: number): Uint8Array | undefined {
+    const buffer = this.#addon.map(file, bytes);
+    return buffer && new Uint8Array(buffer);
+  }
+
   dispose(): void {}
 }

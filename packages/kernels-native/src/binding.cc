@@ -1,4 +1,4 @@
-// The addon's surface, one for all ops: describe, plan, bind, run, call, start, release, probe. A bound step is a number;
+// The addon's surface, one for all ops: describe, plan, bind, run, call, start, release, probe, map. A bound step is a number;
 // JS owns the parameter struct and every tensor, and this side holds references to them.
 #include <napi.h>
 
@@ -11,6 +11,7 @@
 #include "async.h"
 #include "bound.h"
 #include "dispatch.h"
+#include "files.h"
 #include "pool.h"
 #include "probes.h"
 
@@ -176,6 +177,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("start", Napi::Function::New(env, start));
   exports.Set("release", Napi::Function::New(env, release));
   exports.Set("probe", Napi::Function::New(env, probe));
+  exports.Set("map", Napi::Function::New(env, map_file));
   return exports;
 }
 

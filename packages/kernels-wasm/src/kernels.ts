@@ -9,5 +9,10 @@ export const kernels: Readonly<Record<string, readonly string[]>> = {
   "attention/merge": ["rows"],
   "attention/select": ["radix"],
   "kv-cache/pool-apply": ["queue"],
+  "linalg/ridge": ["runs"],
+  "moe/align": ["counts"],
+  "moe/combine": ["rows"],
+  "moe/grouped-ffn": ["tiles"],
+  "moe/route": ["list"],
   "search/scan": ["stream", "stream-i16", "panel", "panel-i16"],
 };

@@ -8,5 +8,10 @@ export const caseModules = {
   "attention/merge": () => import("../attention/merge/cases.js"),
   "attention/select": () => import("../attention/select/cases.js"),
   "kv-cache/pool-apply": () => import("../kv-cache/pool-apply/cases.js"),
+  "linalg/ridge": () => import("../linalg/ridge/cases.js"),
+  "moe/align": () => import("../moe/align/cases.js"),
+  "moe/combine": () => import("../moe/combine/cases.js"),
+  "moe/grouped-ffn": () => import("../moe/grouped-ffn/cases.js"),
+  "moe/route": () => import("../moe/route/cases.js"),
   "search/scan": () => import("../search/scan/cases.js"),
 } as const;

@@ -88,6 +88,7 @@ export interface Judged {
   readonly variant: AnyVariant;
   readonly inputs: Tensors;
   readonly pitch: Readonly<Record<string, number>>;
+  readonly scalars: Readonly<Record<string, number>>;
   readonly got: Tensors;
   /** How far a value of an output may lie from `expected`, given the sum of |terms| behind it. */
   tolerance(port: string, expected: number, magnitude: number): number;

@@ -98,7 +98,8 @@ export function judge(prepared: Prepared, cases: OpCases, got: Tensors, exact: b
   if (!exact && cases.accept) {
     const tolerance = (port: string, value: number, size: number): number =>
       toleranceOf(dtypeOf(op, port, variant), rounding[port] ?? 0, value, size);
-    return cases.accept({ axes: actual, variant, inputs: prepared.inputs, pitch: prepared.pitch, got, tolerance });
+    const { inputs, pitch, scalars } = prepared;
+    return cases.accept({ axes: actual, variant, inputs, pitch, scalars, got, tolerance });
   }
   for (const [name, expected] of Object.entries(prepared.expected)) {
     const steps = exact && op.exact ? 0 : (rounding[name] ?? 0);
@@ -116,7 +117,8 @@ function poisoned(dtype: DType, length: number): HostArray {
   return view;
 }
 
-function scalarsOf(op: Op, test: Case): Record<string, number> {
+/** The scalars of a case: its own, else the defaults. */
+export function scalarsOf(op: Op, test: Pick<Case, "axes" | "scalars">): Record<string, number> {
   const scalars: Record<string, number> = {};
   for (const [name, port] of Object.entries(op.ports)) {
     if (port.kind !== "scalar") continue;

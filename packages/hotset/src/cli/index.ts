@@ -51,6 +51,66 @@ export async function main(argv: readonly string[]): Promise<void> {
     .addOption(json())
     .action(async (options) => (await import("./bench.js")).bench(options));
 
+  const search = program.command("search").description("build an index from a file of vectors, and search in it");
+  search
+    .command("build")
+    .description("write an index of the vectors in a .npy, .safetensors, .fvecs or .bvecs file")
+    .argument("<vectors>", "the file")
+    .addOption(new Option("--kind <kind>", "how the index works").choices(["flat"]).default("flat"))
+    .addOption(new Option("--metric <metric>", "how vectors are compared").choices(["cos", "ip", "l2"]).default("cos"))
+    .addOption(new Option("--dtype <dtype>", "how vectors are stored").choices(["f32", "f16", "i8"]).default("f32"))
+    .requiredOption("--out <file>", "where the index goes")
+    .option("--ids <file>", "ids of the vectors, one a line; default: their numbers")
+    .option("--tensor <name>", "which tensor of a .safetensors file that has several")
+    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .addOption(json())
+    .action(async (vectors, options) => (await import("./search.js")).build(vectors, options));
+  search
+    .command("query")
+    .description("search an index; queries a second, latencies, and recall where the truth is given")
+    .argument("<index>", "what `search build` wrote")
+    .argument("<queries>", "a file of vectors")
+    .option("-k <number>", "results a query", "10")
+    .option("--truth <file>", "row numbers of the true nearest, best first, for each query: .ivecs or .npy")
+    .option("--batch <number>", "queries in one call", "1")
+    .option("--tensor <name>", "which tensor of a .safetensors file that has several")
+    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .option("--out <file>", "also write the results as JSON")
+    .addOption(json())
+    .action(async (index, queries, options) => (await import("./search.js")).query(index, queries, options));
+  program
+    .command("kv")
+    .description("KV-cache: replay traces of requests")
+    .command("replay")
+    .description("replay a trace through eviction policies: hits, hit ratio, misses over Belady's")
+    .argument("<trace>", "file, gzipped or not")
+    .addOption(
+      new Option("--format <name>", "what the file is").choices(["mooncake", "weka", "ragpulse", "libcachesim"]).makeOptionMandatory(),
+    )
+    .option("--policy <list>", "all, or some of lru,fifo,lfu,sieve,s3fifo,arc,gdsf,hazard,belady,belady-bypass", "all")
+    .option("--capacity <list>", "blocks, or percentages of the unique blocks", "1%,2%,5%,10%,20%,50%")
+    .addOption(new Option("--semantics <name>", "what counts as a hit").choices(["flat", "prefix", "req"]).default("flat"))
+    .option("--leaf-safe", "children leave before parents, blocks of the running request stay")
+    .option("--no-hints", "policies do not see how replies ended")
+    .addOption(json())
+    .action(async (trace, options) => (await import("./kv.js")).kvReplay(trace, options));
+  program
+    .command("moe")
+    .description("mixture of experts: replay routing traces against expert caches")
+    .command("replay")
+    .description("hit ratio, bytes and stall of expert caches on a routing trace (MOETRC1, CSV or JSON, may be gzipped)")
+    .argument("<trace>", "the trace's file")
+    .option("--format <name>", "moetrc, csv or json; default by the file's name")
+    .option("--cache <list>", "policies: lru, lfu, lfru, ema, belady, belady-bypass, or all", "lru,ema,belady,belady-bypass")
+    .option("--predictor <list>", "also judge predictors: previous, ema, frequency, token, pair, ridge, or all")
+    .option("--capacity <list>", "slots of each layer; default a quarter of the experts")
+    .option("--bandwidth <GB/s>", "from where experts are loaded", "24")
+    .option("--layer-time <us>", "compute of one layer", "132")
+    .option("--expert-bytes <n>", "weights of one expert; default that of gpt-oss-20b in mxfp4", "13219200")
+    .option("--decay <number>", "of ema: what a use counts one token later", "0.98")
+    .addOption(json())
+    .action(async (trace, options) => (await import("./moe-replay.js")).moeReplay(trace, options));
+
   try {
     await program.parseAsync(argv);
   } catch (error) {

@@ -245,6 +245,148 @@ static_assert(offsetof(kv_cache_pool_apply_params, results) == 32);
 constexpr int kv_cache_pool_apply_tensors = 3;
 enum : int32_t { kv_cache_pool_apply_port_state = 0, kv_cache_pool_apply_port_commands = 1, kv_cache_pool_apply_port_results = 2 };
 
+// linalg/ridge: Ridge regression by the normal equations: the weights that map rows of features to rows of outputs.
+struct linalg_ridge_params {
+  int64_t rows;
+  int64_t features;
+  int64_t outputs;
+  const float* x;  // [rows, features]
+  const float* y;  // [rows, outputs]
+  float* weights;  // [features, outputs]
+  float penalty;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(linalg_ridge_params) == 56);
+static_assert(offsetof(linalg_ridge_params, rows) == 0);
+static_assert(offsetof(linalg_ridge_params, features) == 8);
+static_assert(offsetof(linalg_ridge_params, outputs) == 16);
+static_assert(offsetof(linalg_ridge_params, x) == 24);
+static_assert(offsetof(linalg_ridge_params, y) == 32);
+static_assert(offsetof(linalg_ridge_params, weights) == 40);
+static_assert(offsetof(linalg_ridge_params, penalty) == 48);
+constexpr int linalg_ridge_tensors = 3;
+enum : int32_t { linalg_ridge_port_x = 0, linalg_ridge_port_y = 1, linalg_ridge_port_weights = 2 };
+
+// moe/align: Sorts tokens' assignments by expert, each expert's filled up to whole blocks.
+struct moe_align_params {
+  int64_t tokens;
+  int64_t top_k;
+  int64_t experts;
+  int64_t block_size;
+  int64_t capacity;
+  const int32_t* ids;  // [tokens, topK]
+  int32_t* sorted;  // [capacity]
+  int32_t* block_expert;  // [ceil(capacity / blockSize)]
+  int32_t* total;  // [ceil(topK / topK)]
+};
+static_assert(sizeof(moe_align_params) == 72);
+static_assert(offsetof(moe_align_params, tokens) == 0);
+static_assert(offsetof(moe_align_params, top_k) == 8);
+static_assert(offsetof(moe_align_params, experts) == 16);
+static_assert(offsetof(moe_align_params, block_size) == 24);
+static_assert(offsetof(moe_align_params, capacity) == 32);
+static_assert(offsetof(moe_align_params, ids) == 40);
+static_assert(offsetof(moe_align_params, sorted) == 48);
+static_assert(offsetof(moe_align_params, block_expert) == 56);
+static_assert(offsetof(moe_align_params, total) == 64);
+constexpr int moe_align_tensors = 4;
+enum : int32_t { moe_align_port_ids = 0, moe_align_port_sorted = 1, moe_align_port_block_expert = 2, moe_align_port_total = 3 };
+
+// moe/combine: The weighted sum of what each token's experts gave.
+struct moe_combine_params {
+  int64_t tokens;
+  int64_t top_k;
+  int64_t dim;
+  const float* rows;  // [tokens, topK, dim]
+  const float* weights;  // [tokens, topK]
+  float* out;  // [tokens, dim]
+};
+static_assert(sizeof(moe_combine_params) == 48);
+static_assert(offsetof(moe_combine_params, tokens) == 0);
+static_assert(offsetof(moe_combine_params, top_k) == 8);
+static_assert(offsetof(moe_combine_params, dim) == 16);
+static_assert(offsetof(moe_combine_params, rows) == 24);
+static_assert(offsetof(moe_combine_params, weights) == 32);
+static_assert(offsetof(moe_combine_params, out) == 40);
+constexpr int moe_combine_tensors = 3;
+enum : int32_t { moe_combine_port_rows = 0, moe_combine_port_weights = 1, moe_combine_port_out = 2 };
+
+// moe/grouped-ffn: SwiGLU feed-forward networks of many experts, each on the rows assigned to it.
+struct moe_grouped_ffn_params {
+  int64_t tokens;
+  int64_t top_k;
+  int64_t experts;
+  int64_t slots;
+  int64_t dim;
+  int64_t hidden;
+  int64_t block_size;
+  int64_t capacity;
+  const float* x;  // [tokens, dim]
+  const int32_t* sorted;  // [capacity]
+  const int32_t* block_expert;  // [ceil(capacity / blockSize)]
+  const int32_t* expert_slot;  // [experts]
+  const void* gate;  // [slots, hidden, dim]
+  const void* up;  // [slots, hidden, dim]
+  const void* down;  // [slots, dim, hidden]
+  float* out;  // [tokens, topK, dim]
+  uint32_t gate_dtype;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(moe_grouped_ffn_params) == 136);
+static_assert(offsetof(moe_grouped_ffn_params, tokens) == 0);
+static_assert(offsetof(moe_grouped_ffn_params, top_k) == 8);
+static_assert(offsetof(moe_grouped_ffn_params, experts) == 16);
+static_assert(offsetof(moe_grouped_ffn_params, slots) == 24);
+static_assert(offsetof(moe_grouped_ffn_params, dim) == 32);
+static_assert(offsetof(moe_grouped_ffn_params, hidden) == 40);
+static_assert(offsetof(moe_grouped_ffn_params, block_size) == 48);
+static_assert(offsetof(moe_grouped_ffn_params, capacity) == 56);
+static_assert(offsetof(moe_grouped_ffn_params, x) == 64);
+static_assert(offsetof(moe_grouped_ffn_params, sorted) == 72);
+static_assert(offsetof(moe_grouped_ffn_params, block_expert) == 80);
+static_assert(offsetof(moe_grouped_ffn_params, expert_slot) == 88);
+static_assert(offsetof(moe_grouped_ffn_params, gate) == 96);
+static_assert(offsetof(moe_grouped_ffn_params, up) == 104);
+static_assert(offsetof(moe_grouped_ffn_params, down) == 112);
+static_assert(offsetof(moe_grouped_ffn_params, out) == 120);
+static_assert(offsetof(moe_grouped_ffn_params, gate_dtype) == 128);
+constexpr int moe_grouped_ffn_tensors = 8;
+enum : int32_t { moe_grouped_ffn_port_x = 0, moe_grouped_ffn_port_sorted = 1, moe_grouped_ffn_port_block_expert = 2, moe_grouped_ffn_port_expert_slot = 3, moe_grouped_ffn_port_gate = 4, moe_grouped_ffn_port_up = 5, moe_grouped_ffn_port_down = 6, moe_grouped_ffn_port_out = 7 };
+
+// moe/route: Chooses each token's experts from the router's logits, with their weights.
+enum : uint32_t { moe_route_score_softmax = 0, moe_route_score_sigmoid = 1 };
+enum : uint32_t { moe_route_renormalise_false = 0, moe_route_renormalise_true = 1 };
+struct moe_route_params {
+  int64_t tokens;
+  int64_t experts;
+  int64_t top_k;
+  int64_t groups;
+  int64_t kept_groups;
+  const float* logits;  // [tokens, experts]
+  const float* bias;  // [experts]
+  int32_t* ids;  // [tokens, topK]
+  float* weights;  // [tokens, topK]
+  uint32_t score;
+  uint32_t renormalise;
+  float scale;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(moe_route_params) == 88);
+static_assert(offsetof(moe_route_params, tokens) == 0);
+static_assert(offsetof(moe_route_params, experts) == 8);
+static_assert(offsetof(moe_route_params, top_k) == 16);
+static_assert(offsetof(moe_route_params, groups) == 24);
+static_assert(offsetof(moe_route_params, kept_groups) == 32);
+static_assert(offsetof(moe_route_params, logits) == 40);
+static_assert(offsetof(moe_route_params, bias) == 48);
+static_assert(offsetof(moe_route_params, ids) == 56);
+static_assert(offsetof(moe_route_params, weights) == 64);
+static_assert(offsetof(moe_route_params, score) == 72);
+static_assert(offsetof(moe_route_params, renormalise) == 76);
+static_assert(offsetof(moe_route_params, scale) == 80);
+constexpr int moe_route_tensors = 4;
+enum : int32_t { moe_route_port_logits = 0, moe_route_port_bias = 1, moe_route_port_ids = 2, moe_route_port_weights = 3 };
+
 // search/scan: Exact top-k: the k stored rows that score best with each query, by cosine, inner product or squared distance.
 enum : uint32_t { search_scan_metric_cos = 0, search_scan_metric_ip = 1, search_scan_metric_l2 = 2 };
 struct search_scan_params {

@@ -184,6 +184,108 @@ export class KvCachePoolApplyParams {
   results: usize; // [count]
 }
 
+/** linalg/ridge: Ridge regression by the normal equations: the weights that map rows of features to rows of outputs. */
+export const LINALG_RIDGE_PORT_X: i32 = 0;
+export const LINALG_RIDGE_PORT_Y: i32 = 1;
+export const LINALG_RIDGE_PORT_WEIGHTS: i32 = 2;
+@unmanaged
+export class LinalgRidgeParams {
+  rows: u32;
+  features: u32;
+  outputs: u32;
+  x: usize; // [rows, features]
+  y: usize; // [rows, outputs]
+  weights: usize; // [features, outputs]
+  penalty: f32;
+}
+
+/** moe/align: Sorts tokens' assignments by expert, each expert's filled up to whole blocks. */
+export const MOE_ALIGN_PORT_IDS: i32 = 0;
+export const MOE_ALIGN_PORT_SORTED: i32 = 1;
+export const MOE_ALIGN_PORT_BLOCK_EXPERT: i32 = 2;
+export const MOE_ALIGN_PORT_TOTAL: i32 = 3;
+@unmanaged
+export class MoeAlignParams {
+  tokens: u32;
+  top_k: u32;
+  experts: u32;
+  block_size: u32;
+  capacity: u32;
+  ids: usize; // [tokens, topK]
+  sorted: usize; // [capacity]
+  block_expert: usize; // [ceil(capacity / blockSize)]
+  total: usize; // [ceil(topK / topK)]
+}
+
+/** moe/combine: The weighted sum of what each token's experts gave. */
+export const MOE_COMBINE_PORT_ROWS: i32 = 0;
+export const MOE_COMBINE_PORT_WEIGHTS: i32 = 1;
+export const MOE_COMBINE_PORT_OUT: i32 = 2;
+@unmanaged
+export class MoeCombineParams {
+  tokens: u32;
+  top_k: u32;
+  dim: u32;
+  rows: usize; // [tokens, topK, dim]
+  weights: usize; // [tokens, topK]
+  out: usize; // [tokens, dim]
+}
+
+/** moe/grouped-ffn: SwiGLU feed-forward networks of many experts, each on the rows assigned to it. */
+export const MOE_GROUPED_FFN_PORT_X: i32 = 0;
+export const MOE_GROUPED_FFN_PORT_SORTED: i32 = 1;
+export const MOE_GROUPED_FFN_PORT_BLOCK_EXPERT: i32 = 2;
+export const MOE_GROUPED_FFN_PORT_EXPERT_SLOT: i32 = 3;
+export const MOE_GROUPED_FFN_PORT_GATE: i32 = 4;
+export const MOE_GROUPED_FFN_PORT_UP: i32 = 5;
+export const MOE_GROUPED_FFN_PORT_DOWN: i32 = 6;
+export const MOE_GROUPED_FFN_PORT_OUT: i32 = 7;
+@unmanaged
+export class MoeGroupedFfnParams {
+  tokens: u32;
+  top_k: u32;
+  experts: u32;
+  slots: u32;
+  dim: u32;
+  hidden: u32;
+  block_size: u32;
+  capacity: u32;
+  x: usize; // [tokens, dim]
+  sorted: usize; // [capacity]
+  block_expert: usize; // [ceil(capacity / blockSize)]
+  expert_slot: usize; // [experts]
+  gate: usize; // [slots, hidden, dim]
+  up: usize; // [slots, hidden, dim]
+  down: usize; // [slots, dim, hidden]
+  out: usize; // [tokens, topK, dim]
+  gate_dtype: u32;
+}
+
+/** moe/route: Chooses each token's experts from the router's logits, with their weights. */
+export const MOE_ROUTE_SCORE_SOFTMAX: u32 = 0;
+export const MOE_ROUTE_SCORE_SIGMOID: u32 = 1;
+export const MOE_ROUTE_RENORMALISE_FALSE: u32 = 0;
+export const MOE_ROUTE_RENORMALISE_TRUE: u32 = 1;
+export const MOE_ROUTE_PORT_LOGITS: i32 = 0;
+export const MOE_ROUTE_PORT_BIAS: i32 = 1;
+export const MOE_ROUTE_PORT_IDS: i32 = 2;
+export const MOE_ROUTE_PORT_WEIGHTS: i32 = 3;
+@unmanaged
+export class MoeRouteParams {
+  tokens: u32;
+  experts: u32;
+  top_k: u32;
+  groups: u32;
+  kept_groups: u32;
+  logits: usize; // [tokens, experts]
+  bias: usize; // [experts]
+  ids: usize; // [tokens, topK]
+  weights: usize; // [tokens, topK]
+  score: u32;
+  renormalise: u32;
+  scale: f32;
+}
+
 /** search/scan: Exact top-k: the k stored rows that score best with each query, by cosine, inner product or squared distance. */
 export const SEARCH_SCAN_METRIC_COS: u32 = 0;
 export const SEARCH_SCAN_METRIC_IP: u32 = 1;

@@ -88,6 +88,62 @@ struct KvCachePoolApplyParams {
   padding_1: u32,
 }
 
+// linalg/ridge: Ridge regression by the normal equations: the weights that map rows of features to rows of outputs.
+struct LinalgRidgeParams {
+  rows: u32,
+  features: u32,
+  outputs: u32,
+  penalty: f32,
+}
+
+// moe/align: Sorts tokens' assignments by expert, each expert's filled up to whole blocks.
+struct MoeAlignParams {
+  tokens: u32,
+  top_k: u32,
+  experts: u32,
+  block_size: u32,
+  capacity: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
+}
+
+// moe/combine: The weighted sum of what each token's experts gave.
+struct MoeCombineParams {
+  tokens: u32,
+  top_k: u32,
+  dim: u32,
+  padding_0: u32,
+}
+
+// moe/grouped-ffn: SwiGLU feed-forward networks of many experts, each on the rows assigned to it.
+struct MoeGroupedFfnParams {
+  tokens: u32,
+  top_k: u32,
+  experts: u32,
+  slots: u32,
+  dim: u32,
+  hidden: u32,
+  block_size: u32,
+  capacity: u32,
+  gate_dtype: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
+}
+
+// moe/route: Chooses each token's experts from the router's logits, with their weights.
+struct MoeRouteParams {
+  tokens: u32,
+  experts: u32,
+  top_k: u32,
+  groups: u32,
+  kept_groups: u32,
+  score: u32,
+  renormalise: u32,
+  scale: f32,
+}
+
 // search/scan: Exact top-k: the k stored rows that score best with each query, by cosine, inner product or squared distance.
 struct SearchScanParams {
   batch: u32,

@@ -1,0 +1,2 @@
+/** Linear algebra that the families' own models need: fitting them. */
+export { ridge } from "./ridge/spec.js";

@@ -1,0 +1,185 @@
+/**
+ * Files of vectors: .npy (NumPy), .safetensors (Hugging Face), .fvecs, .bvecs and .ivecs (INRIA's TEXMEX). Read whole, with
+ * every length checked against the file's size first. Throws FormatError where a file is damaged or of another kind.
+ */
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { extname } from "node:path";
+import { bf16ToNumber, FormatError, f16ToNumber, HotsetError } from "@hotset/core";
+
+/** `[rows, dim]`, row-major. */
+export interface VectorFile {
+  readonly rows: number;
+  readonly dim: number;
+  readonly values: Float32Array | Float64Array | Uint8Array | Int8Array | Int32Array;
+}
+
+export const vectorFormats = [".npy", ".safetensors", ".fvecs", ".bvecs", ".ivecs"] as const;
+
+/** `tensor`: which of a safetensors file, where it has several. */
+export function readVectors(path: string, tensor?: string): VectorFile {
+  const read = readers[extname(path).toLowerCase()];
+  if (!read)
+    throw new HotsetError("argument", {
+      where: path,
+      expected: `a file of vectors (${vectorFormats.join(", ")})`,
+      received: extname(path) || "no ending",
+    });
+  return read(new Bytes(path), tensor);
+}
+
+const readers: Readonly<Record<string, (file: Bytes, tensor?: string) => VectorFile>> = {
+  ".npy": readNpy,
+  ".safetensors": readSafetensors,
+  ".fvecs": (file) => readTexmex(file, 4, (bytes) => new Float32Array(bytes)),
+  ".ivecs": (file) => readTexmex(file, 4, (bytes) => new Int32Array(bytes)),
+  ".bvecs": (file) => readTexmex(file, 1, (bytes) => new Uint8Array(bytes)),
+};
+
+/** A file in memory. */
+class Bytes {
+  readonly path: string;
+  readonly data: Uint8Array<ArrayBuffer>;
+  readonly view: DataView;
+
+  constructor(path: string) {
+    this.path = path;
+    let file: number;
+    try {
+      file = openSync(path, "r");
+    } catch (cause) {
+      throw new HotsetError("argument", { where: path, expected: "a file that can be read", received: (cause as Error).message, cause });
+    }
+    try {
+      const info = fstatSync(file);
+      if (!info.isFile()) throw this.wrong("a file", "something else");
+      this.data = new Uint8Array(info.size);
+      for (let at = 0; at < info.size; ) {
+        const count = readSync(file, this.data, at, Math.min(info.size - at, 1 << 30), at);
+        if (count === 0) throw this.wrong(`${info.size} bytes`, `${at}`);
+        at += count;
+      }
+    } finally {
+      closeSync(file);
+    }
+    this.view = new DataView(this.data.buffer);
+  }
+
+  get length(): number {
+    return this.data.length;
+  }
+
+  text(from: number, to: number): string {
+    return new TextDecoder("utf-8").decode(this.data.subarray(from, to));
+  }
+
+  wrong(expected: string, received: string): FormatError {
+    return new FormatError({ where: this.path, expected, received });
+  }
+}
+
+/** Records of an i32 dimension and so many values; the dimension is the same in all. */
+function readTexmex(file: Bytes, width: number, make: (buffer: ArrayBuffer) => VectorFile["values"]): VectorFile {
+  if (file.length < 4) throw file.wrong("a dimension of 4 bytes", `${file.length} bytes`);
+  const dim = file.view.getInt32(0, true);
+  if (dim < 1 || dim > 65536) throw file.wrong("a dimension from 1 to 65536", `${dim}`);
+  const record = 4 + width * dim;
+  if (file.length % record !== 0) throw file.wrong(`whole records of ${record} bytes (dimension ${dim})`, `${file.length} bytes`);
+  const rows = file.length / record;
+  const packed = new Uint8Array(rows * width * dim);
+  for (let row = 0; row < rows; row++) {
+    const own = file.view.getInt32(row * record, true);
+    if (own !== dim) throw file.wrong(`dimension ${dim} in row ${row}`, `${own}`);
+    packed.set(file.data.subarray(row * record + 4, (row + 1) * record), row * width * dim);
+  }
+  return { rows, dim, values: make(packed.buffer) };
+}
+
+/** Little-endian element types by NumPy's names and safetensors'. */
+const elements: Readonly<Record<string, { width: number; make(bytes: Uint8Array<ArrayBuffer>): VectorFile["values"] }>> = {
+  "<f4": { width: 4, make: (bytes) => new Float32Array(bytes.buffer) },
+  "<f8": { width: 8, make: (bytes) => new Float64Array(bytes.buffer) },
+  "<f2": { width: 2, make: (bytes) => Float32Array.from(new Uint16Array(bytes.buffer), f16ToNumber) },
+  bf16: { width: 2, make: (bytes) => Float32Array.from(new Uint16Array(bytes.buffer), bf16ToNumber) },
+  "<i4": { width: 4, make: (bytes) => new Int32Array(bytes.buffer) },
+  "<i8": { width: 8, make: (bytes) => Float64Array.from(new BigInt64Array(bytes.buffer), Number) },
+  "|u1": { width: 1, make: (bytes) => bytes },
+  "|i1": { width: 1, make: (bytes) => new Int8Array(bytes.buffer) },
+};
+
+/** Magic, version, length, and a Python dict with descr, fortran_order and shape; then the values. */
+function readNpy(file: Bytes): VectorFile {
+  if (file.length < 12 || file.text(1, 6) !== "NUMPY" || file.data[0] !== 0x93)
+    throw file.wrong("a .npy file", `${file.length} bytes that start otherwise`);
+  const major = file.data[6] as number;
+  if (major < 1 || major > 3) throw file.wrong("version 1 to 3 of .npy", `${major}`);
+  const start = major === 1 ? 10 : 12;
+  const length = major === 1 ? file.view.getUint16(8, true) : file.view.getUint32(8, true);
+  if (start + length > file.length) throw file.wrong(`a header of ${length} bytes`, `${file.length - start}`);
+  const text = file.text(start, start + length);
+  const descr = /'descr'\s*:\s*'([^']*)'/.exec(text)?.[1];
+  const order = /'fortran_order'\s*:\s*(True|False)/.exec(text)?.[1];
+  const shape = /'shape'\s*:\s*\(([\d\s,]*)\)/.exec(text)?.[1];
+  if (descr === undefined || order === undefined || shape === undefined)
+    throw file.wrong("descr, fortran_order and shape", JSON.stringify(text.slice(0, 80)));
+  const sizes = shape
+    .split(",")
+    .map((part) => part.trim())
+    .filter(Boolean)
+    .map(Number);
+  if (order === "True" && sizes.length > 1) throw file.wrong("rows one after another (fortran_order False)", "True");
+  return matrix(file, descr, sizes, start + length, file.length);
+}
+
+/** u64 length, JSON of names with dtype, shape and offsets, then the values. */
+function readSafetensors(file: Bytes, wanted?: string): VectorFile {
+  if (file.length < 8) throw file.wrong("a header length of 8 bytes", `${file.length} bytes`);
+  const length = file.view.getBigUint64(0, true);
+  if (length > BigInt(file.length - 8)) throw file.wrong(`a header of ${length} bytes`, `${file.length - 8}`);
+  const start = 8 + Number(length);
+  let header: unknown;
+  try {
+    header = JSON.parse(file.text(8, start));
+  } catch (error) {
+    throw file.wrong("a header in JSON", (error as Error).message);
+  }
+  if (typeof header !== "object" || header === null || Array.isArray(header))
+    throw file.wrong("a header with tensors", JSON.stringify(header)?.slice(0, 40) ?? "nothing");
+  const names = Object.keys(header).filter((name) => name !== "__metadata__");
+  const name = wanted ?? (names.length === 1 ? (names[0] as string) : undefined);
+  if (name === undefined || !names.includes(name))
+    throw new HotsetError("argument", {
+      where: file.path,
+      expected: `--tensor to be one of ${names.slice(0, 12).join(", ")}`,
+      received: wanted === undefined ? "none" : JSON.stringify(wanted),
+    });
+  const entry = (header as Record<string, unknown>)[name] as { dtype?: unknown; shape?: unknown; data_offsets?: unknown } | null;
+  const { dtype, shape, data_offsets: offsets } = entry ?? {};
+  const types: Readonly<Record<string, string>> = {
+    F32: "<f4",
+    F64: "<f8",
+    F16: "<f2",
+    BF16: "bf16",
+    I32: "<i4",
+    I64: "<i8",
+    U8: "|u1",
+    I8: "|i1",
+  };
+  const whole = (list: unknown): list is number[] => Array.isArray(list) && list.every((size) => Number.isSafeInteger(size) && size >= 0);
+  if (typeof dtype !== "string" || !whole(shape) || !whole(offsets) || offsets.length !== 2)
+    throw file.wrong(`dtype, shape and data_offsets of ${name}`, JSON.stringify(entry));
+  const [from, to] = [start + (offsets[0] as number), start + (offsets[1] as number)];
+  if (from > to || to > file.length) throw file.wrong(`${name} inside the file`, `bytes ${from} to ${to} of ${file.length}`);
+  return matrix(file, types[dtype] ?? dtype, shape, from, to);
+}
+
+function matrix(file: Bytes, type: string, shape: readonly number[], from: number, to: number): VectorFile {
+  const element = elements[type];
+  if (!element) throw file.wrong(`elements of ${Object.keys(elements).join(", ")}`, type);
+  if (shape.length !== 1 && shape.length !== 2) throw file.wrong("one or two axes", `[${shape.join(", ")}]`);
+  const [rows, dim] = shape.length === 1 ? [1, shape[0] as number] : (shape as [number, number]);
+  if (dim < 1 || dim > 65536) throw file.wrong("vectors of 1 to 65536 components", `${dim}`);
+  if (to - from !== rows * dim * element.width)
+    throw file.wrong(`${rows * dim * element.width} bytes for [${shape.join(", ")}]`, `${to - from}`);
+  // A copy, which is aligned for its elements.
+  return { rows, dim, values: element.make(file.data.slice(from, to)) };
+}
