@@ -3,6 +3,24 @@ import { attention, createHotset, type HostBackend } from "@hotset/core";
 import { Random } from "@hotset/core/testing";
 import { expect } from "vitest";
 
+/** A policy with one of everything. */
+export const kascade = {
+  about: { made: "by hand" },
+  layers: [
+    { kind: "full" },
+    { kind: "anchor", k: 32, ratio: 0.1 },
+    { kind: "reuse", source: 1, headMap: [1, 0] },
+    { kind: "anchor", ratio: 0.25, refreshEvery: 4 },
+    { kind: "reuse", source: 3 },
+  ],
+  granularity: 4,
+  perHead: true,
+  sink: 4,
+  recent: 8,
+  minContext: 64,
+  score: "mass",
+};
+
 const axes = { batch: 2, queryHeads: 8, kvHeads: 2, headDim: 32, valueDim: 32, pages: 64, pageSize: 16, maxPages: 32 };
 const policy = attention.parsePolicy({
   layers: [

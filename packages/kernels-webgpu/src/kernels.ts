@@ -1,14 +1,20 @@
 /** The WGSL kernels of this backend: one row an op. Its shader has the op's path, the host side lies beside it. */
 import { decode } from "./attention/decode.js";
+import { decodeAnchor } from "./attention/decode-anchor.js";
+import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
+import { select } from "./attention/select.js";
 import type { ProgramOf } from "./program.js";
 import { scan } from "./search/scan.js";
 
 export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode": decode,
+  "attention/decode-anchor": decodeAnchor,
+  "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
+  "attention/select": select,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,
   "search/scan": scan,

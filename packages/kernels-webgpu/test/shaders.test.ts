@@ -18,6 +18,12 @@ afterAll(() => {
 
 const cache = { batch: 2, kvHeads: 2, pages: 500, pageSize: 16, maxPages: 100 };
 /** One of each tile, and of each way to load rows. */
+const steps: readonly AnyAxes[] = [
+  ...[2, 4, 8, 16, 64].map((queryHeads) => ({ ...cache, queryHeads, headDim: 128, valueDim: 128 })),
+  { ...cache, queryHeads: 8, headDim: 13, valueDim: 64 },
+  { ...cache, queryHeads: 8, headDim: 64, valueDim: 31 },
+  { ...cache, queryHeads: 2, headDim: 4095, valueDim: 4095 },
+];
 const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   "search/scan": [
     { k: 10, batch: 1, count: 5000, dim: 96 },
@@ -27,12 +33,12 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   "moe/combine": [{ tokens: 7, topK: 4, dim: 300 }],
   "moe/grouped-ffn": [{ tokens: 9, topK: 2, experts: 8, slots: 4, dim: 96, hidden: 80, blockSize: 8, capacity: 74 }],
   "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
-  "attention/decode": [
-    ...[2, 4, 8, 16, 64].map((queryHeads) => ({ ...cache, queryHeads, headDim: 128, valueDim: 128 })),
-    { ...cache, queryHeads: 8, headDim: 13, valueDim: 64 },
-    { ...cache, queryHeads: 8, headDim: 64, valueDim: 31 },
-    { ...cache, queryHeads: 2, headDim: 4095, valueDim: 4095 },
-  ],
+  "attention/decode": steps,
+  "attention/decode-anchor": steps.map((axes) => ({ ...axes, granularity: 16 })),
+  "attention/decode-sparse": steps.flatMap((axes) =>
+    [2, axes.queryHeads as number].map((lists) => ({ ...axes, granularity: 16, lists, k: 20 })),
+  ),
+  "attention/select": [2, 1].map((lists) => ({ batch: 2, heads: 2, granules: 100, granularity: 16, lists, k: 20 })),
 };
 
 describe("every kernel compiles within WebGPU's least limits", () => {

@@ -4,13 +4,13 @@ import { describe, HotsetError, ShapeError } from "../errors.js";
 import type { Hotset } from "../hotset.js";
 import type { AxesOf, InputsOf, OutputsOf, VariantOf } from "../op/types.js";
 import type { Plan } from "../plan.js";
-import type { Step } from "../step.js";
 import { arrayOf } from "../tensor.js";
 import { decode } from "./decode/spec.js";
 import { decodeAnchor } from "./decode-anchor/spec.js";
 import { decodeSparse } from "./decode-sparse/spec.js";
 import { AnchorLists } from "./layer-reuse-lists.js";
 import type { AnchorRule, LayerPolicy } from "./layer-reuse-policy.js";
+import { BoundLayer, type LayerStep, type ReuseCounters, type Runnable, type Work } from "./layer-reuse-step.js";
 import { select } from "./select/spec.js";
 
 export type CacheAxes = AxesOf<typeof decode>;
@@ -26,33 +26,6 @@ export interface LayerReuseSettings {
   readonly sinks?: boolean;
   /** A backend's id. Default: the one that is fastest for the dense step. */
   readonly backend?: string | undefined;
-}
-
-/** What was done since the beginning. Tokens are counted once for each layer and KV head that met them. */
-export interface ReuseCounters {
-  readonly steps: number;
-  /** Runs of a layer that attended to everything, those of anchors that made a list, and those that attended to a list. */
-  readonly denseRuns: number;
-  readonly anchorRuns: number;
-  readonly sparseRuns: number;
-  readonly tokensAttended: number;
-  /** What dense attention would have met. */
-  readonly tokensVisible: number;
-  /** Share of the attention mass that lay in the lists when they were made, mean over them; NaN without any. */
-  readonly massKept: number;
-  /** Whether the last step attended to a list in some layer. */
-  readonly sparseActive: boolean;
-}
-
-/** A layer with its arrays. */
-export interface LayerStep {
-  /** out [batch, queryHeads, valueDim] and lse [batch, queryHeads], the same arrays at every run. */
-  readonly outputs: Step<typeof decode>["outputs"];
-  /** One step of this layer over the lengths that its array holds now. Throws HotsetError. */
-  run(): Step<typeof decode>["outputs"];
-  /** The same on any backend, off this thread where the backend can. */
-  runAsync(): Promise<Step<typeof decode>["outputs"]>;
-  dispose(): void;
 }
 
 interface Anchor {
@@ -282,47 +255,6 @@ export class LayerReuse {
     for (const length of lengths) tokens += this.axes.kvHeads * (window ? Math.min(window, length) : length);
     this.#counts.tokensVisible += tokens;
     return tokens;
-  }
-}
-
-interface Runnable {
-  run(): unknown;
-  runAsync(): Promise<unknown>;
-  dispose(): void;
-}
-/** What one run of a layer takes, and what is counted when it is done. */
-interface Work {
-  readonly runs: readonly Runnable[];
-  done(): void;
-}
-
-class BoundLayer implements LayerStep {
-  readonly outputs: LayerStep["outputs"];
-  readonly #begin: () => Work;
-  readonly #made: readonly { dispose(): void }[];
-
-  constructor(begin: () => Work, outputs: LayerStep["outputs"], made: readonly { dispose(): void }[]) {
-    this.#begin = begin;
-    this.outputs = outputs;
-    this.#made = made;
-  }
-
-  run(): LayerStep["outputs"] {
-    const { runs, done } = this.#begin();
-    for (const step of runs) step.run();
-    done();
-    return this.outputs;
-  }
-
-  async runAsync(): Promise<LayerStep["outputs"]> {
-    const { runs, done } = this.#begin();
-    for (const step of runs) await step.runAsync();
-    done();
-    return this.outputs;
-  }
-
-  dispose(): void {
-    for (const step of this.#made) step.dispose();
   }
 }
 

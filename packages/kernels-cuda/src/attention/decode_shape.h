@@ -30,6 +30,20 @@ static inline __host__ __device__ Seen seen_by(const attention_decode_params& p,
   return {first, length, true};
 }
 
+// Where the positions of a context lie in its sequence: here they are its tokens. Heads of a unit share them, and a KV head.
+struct WholeContext {
+  static constexpr bool kMasses = false;
+  const attention_decode_params p;
+
+  __host__ __device__ int64_t units() const { return p.kv_heads; }
+  __host__ __device__ int64_t most_positions() const { return p.max_pages * p.page_size; }
+  __device__ int64_t kv_head(int64_t unit) const { return unit; }
+  // First position and end, given what the sequence sees.
+  __device__ Seen positions(const Seen& seen) const { return seen; }
+  // The token at a position; -1 for none.
+  __device__ int64_t token(int64_t, int64_t, const Seen&, int64_t position, Status*) const { return position; }
+};
+
 struct DecodeShape {
   int heads;         // query heads of a warp: 1, 2 or 4
   int head_groups;   // of a block: 1, 2 or 4, each with its share of the warps
@@ -48,9 +62,10 @@ struct DecodeShape {
   // By the own length only: a sequence has the same chunks alone and in a batch.
   __host__ __device__ int64_t chunk_tokens(int64_t tokens) const { return most(kLeastChunk, round_up(ceil_div(tokens, target_chunks), kLeastChunk)); }
 
-  template <class T>
-  void set(const attention_decode_params& p, const Device& device) {
-    const int group = int(p.query_heads / p.kv_heads);
+  template <class T, class Context>
+  void set(const Context& context, const Device& device) {
+    const attention_decode_params& p = context.p;
+    const int group = int(p.query_heads / context.units());
     const int columns = int(ceil_div(p.value_dim, kVector<T>)), most_columns = 32 * kColumnVectors<T>;
     value_blocks = int(ceil_div(columns, most_columns));
     value_vectors = int(least(columns, most_columns));
@@ -58,9 +73,8 @@ struct DecodeShape {
     key_vectors = int(ceil_div(p.head_dim, kVector<T>));
     place_all<T>(group, device.shared_bytes);
     head_blocks = int(ceil_div(group, heads * head_groups));
-    target_chunks = most(8, least(256, ceil_div(4 * device.multiprocessors, p.kv_heads)));
-    const int64_t tokens = p.max_pages * p.page_size;
-    most_chunks = least(target_chunks, ceil_div(tokens, kLeastChunk));
+    target_chunks = most(8, least(256, ceil_div(4 * device.multiprocessors, context.units())));
+    most_chunks = least(target_chunks, ceil_div(context.most_positions(), kLeastChunk));
     sums_at = round_up(p.batch * p.query_heads * most_chunks * 8, 256);
     scratch_bytes = sums_at + p.batch * p.query_heads * most_chunks * p.value_dim * 4;
   }

@@ -10,13 +10,16 @@ struct RowUnits {
   int key, value;
 };
 
-template <class T, int H>
+template <class T, int H, class Context>
 struct DecodeBlock {
   static constexpr int E = kVector<T>;
   static constexpr int N = kLaneWidth<H> / E;  // vectors of a key that a lane takes
   static constexpr int S = kColumnVectors<T>;  // and of a value
 
+  const Context& context;
   const attention_decode_params& p;
+  const Seen& seen;
+  const int64_t unit;
   const DecodeShape& shape;
   const RowUnits units;
   char* const shared;
@@ -55,21 +58,20 @@ HOTSET_UNROLL
       for (int i = 0; i < S * E; i++) sums[h][i] = 0;
   }
 
-  // The page of this thread's token of a tile; -1 where there is none.
-  __device__ __forceinline__ int32_t find_page(int64_t i, int64_t& entry) const {
-    const int64_t token = first + i * shape.tile + thread;
-    entry = -1;
-    if (thread >= shape.tile || token >= end) return -1;
-    entry = b * p.max_pages + unsigned(token) / unsigned(p.page_size);
-    return read_once(p.page_table + entry);
+  // This thread's token of a tile, -1 for none, and its page.
+  __device__ __forceinline__ int32_t find_page(int64_t i, int64_t& token, Status* status) const {
+    const int64_t position = first + i * shape.tile + thread;
+    token = thread >= shape.tile || position >= end ? -1 : context.token(b, unit, seen, position, status);
+    if (token < 0) return -1;
+    return read_once(p.page_table + b * p.max_pages + unsigned(token) / unsigned(p.page_size));
   }
   // Its place in the cache, in rows; -1 for none.
-  __device__ __forceinline__ void keep_slot(int64_t i, int64_t entry, int32_t page, Status* status) const {
+  __device__ __forceinline__ void keep_slot(int64_t i, int64_t token, int32_t page, Status* status) const {
     if (thread >= shape.tile) return;
     int64_t slot = -1;
-    if (entry >= 0) {
-      if (page < 0 || page >= p.pages) fault(status, attention_decode_port_page_table, entry, page);
-      else slot = (page * p.kv_heads + kv_head) * p.page_size + unsigned(first + i * shape.tile + thread) % unsigned(p.page_size);
+    if (token >= 0) {
+      if (page < 0 || page >= p.pages) fault(status, attention_decode_port_page_table, b * p.max_pages + unsigned(token) / unsigned(p.page_size), page);
+      else slot = (page * p.kv_heads + kv_head) * p.page_size + unsigned(token) % unsigned(p.page_size);
     }
     slots(i)[thread] = slot;
   }
@@ -189,8 +191,18 @@ HOTSET_UNROLL
         if (t >= tokens) continue;
         float weight = x[j] == -INFINITY ? 0 : __expf(x[j] - base);
         sum += weight;
-        if (sizeof(T) == 1 && x[j] != -INFINITY) weight *= scales(i)[shape.tile + t];
+        if (sizeof(T) == 1 && !Context::kMasses && x[j] != -INFINITY) weight *= scales(i)[shape.tile + t];
         weights[t * H] = weight;
+      }
+      if constexpr (Context::kMasses) {
+        __syncwarp();
+        if (h < heads && value_block == 0) context.add_masses(b, head + h, first, first + i * shape.tile, tokens, shape.chunk_tokens(seen.end - seen.first), weights, H, largest, seen, lane);
+        __syncwarp();
+HOTSET_UNROLL
+        for (int j = 0; j < kEach; j++) {
+          const int t = lane + 32 * j;
+          if (sizeof(T) == 1 && t < tokens && x[j] != -INFINITY) weights[t * H] *= scales(i)[shape.tile + t];
+        }
       }
       for (int lanes = 16; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
       const float factor = largest == before.x ? 1 : before.x == -INFINITY ? 0 : __expf(before.x - largest);

@@ -23,8 +23,7 @@ struct Piece {
 struct AnchorTile : Tile {
   int32_t granules[kTileTokens];  // of each token, in the order of the tokens
   int pieces;
-  // At most one a token; a quarter's end cuts one in two.
-  Piece piece[kTileTokens + 4];
+  Piece piece[kTileTokens];  // at most one a token
 };
 
 struct AnchorContext {
@@ -60,13 +59,11 @@ struct AnchorContext {
         }
       });
       tile.pieces = 0;
-      const int quarter = tile.tokens / 4;
+      const MetOrder order(at.p, tile.tokens);
       for (int i = 0; i < tile.tokens;) {
-        const bool rest = i >= 4 * quarter;
-        const int stop = rest ? tile.tokens : (i / quarter + 1) * quarter, start = i;
-        while (i < stop && tile.granules[i] == tile.granules[start]) i++;
-        const int first = rest ? start : start % quarter * 4 + start / quarter;
-        tile.piece[tile.pieces++] = {tile.granules[start], int16_t(first), int16_t(i - start), int16_t(rest ? 1 : 4)};
+        const int start = i, turn = order.turn(start, tile.tokens);
+        while (i < turn && tile.granules[i] == tile.granules[start]) i++;
+        tile.piece[tile.pieces++] = {tile.granules[start], int16_t(order.place(start)), int16_t(i - start), int16_t(start < 4 * order.quarter ? 4 : 1)};
       }
     }
   };

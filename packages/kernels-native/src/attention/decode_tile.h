@@ -49,16 +49,37 @@ struct Tile {
 // Four rows meet the queries side by side. Each comes from a quarter of its own: prefetchers follow streams that lie
 // apart (7.9 against 14.4 GB/s in one piece, 6.0 against 9.5 in pages of 16; 19.0 and 14.4 with rows asked for ahead;
 // one thread of a Zen 3, 4 heads). A quarter is met from its own start on, and round.
+struct MetOrder {
+  int quarter, skew;
+
+  MetOrder(const attention_decode_params& p, int tokens) : quarter(tokens / 4) {
+    const int64_t bytes = p.key_pages_dtype == dtype_f32 ? 4 : p.key_pages_dtype == dtype_i8 ? 1 : 2;
+    skew = int(least(kSkewBytes / most(1, p.head_dim * bytes), quarter / 4));
+  }
+  // Which of the tile's tokens is met as the i-th.
+  int token(int i) const {
+    if (i >= 4 * quarter) return i;
+    const int in = i / 4 + i % 4 * skew;
+    return i % 4 * quarter + (in < quarter ? in : in - quarter);
+  }
+  // When a token is met. The tokens behind it, up to `turn`, each come 4 later (1 later behind the quarters).
+  int place(int token) const {
+    if (token >= 4 * quarter) return token;
+    const int in = token % quarter - token / quarter * skew;
+    return (in < 0 ? in + quarter : in) * 4 + token / quarter;
+  }
+  int turn(int token, int tokens) const {
+    if (token >= 4 * quarter) return tokens;
+    const int start = token / quarter * quarter, met_first = start + token / quarter * skew;
+    return token < met_first ? met_first : start + quarter;
+  }
+};
+
 template <class T>
 static inline void place_rows(const attention_decode_params& p, Tile& tile) {
-  const int quarter = tile.tokens / 4;
-  const int skew = int(least(kSkewBytes / most(1, p.head_dim * int64_t(sizeof(T))), quarter / 4));
+  const MetOrder order(p, tile.tokens);
   for (int i = 0; i < tile.tokens; i++) {
-    int token = i;
-    if (i < 4 * quarter) {
-      const int in = i / 4 + i % 4 * skew;
-      token = i % 4 * quarter + (in < quarter ? in : in - quarter);
-    }
+    const int token = order.token(i);
     const int64_t slot = tile.slots[token];
     tile.keys[i] = static_cast<const T*>(p.key_pages) + slot * p.head_dim;
     tile.values[i] = static_cast<const T*>(p.value_pages) + slot * p.value_dim;

@@ -18,9 +18,31 @@ struct Window {
   head_parts: u32,
   column_parts: u32,
   fours: u32,
+// #if listed
+  // Words before the slots of lists: [sequences, lists, k * granularity], where the cache holds each position of a list.
+  slots_start: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
+// #end
+// #if weighed
+  // Words before the masses: two a place, [rows, places]; places of a state, and of a row.
+  masses_start: u32,
+  state_places: u32,
+  row_places: u32,
+  padding_0: u32,
+// #end
 }
 struct Uniforms {
+// #if listed
+  params: AttentionDecodeSparseParams,
+// #else
+// #if weighed
+  params: AttentionDecodeAnchorParams,
+// #else
   params: AttentionDecodeParams,
+// #end
+// #end
   window: Window,
 }
 

@@ -26,8 +26,11 @@ struct States {
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
 @group(0) @binding(1) var<storage, read> queries: array<f32>;
+// #if listed
+// #else
 @group(0) @binding(6) var<storage, read> page_table: array<u32>;
 @group(0) @binding(7) var<storage, read> lengths: array<u32>;
+// #end
 @group(0) @binding(8) var<storage, read_write> states: States;
 
 // One more word a row than is used, so that threads read from different banks.
@@ -62,13 +65,14 @@ fn task_of(group: vec3u) -> Task {
   rest /= window.column_parts;
   let head_part = rest % window.head_parts;
   rest /= window.head_parts;
-  let kv_head = rest % params.kv_heads;
-  let local_sequence = rest / params.kv_heads;
+  let units = params.query_heads / window.group_heads;
+  let unit = rest % units;
+  let local_sequence = rest / units;
   let first = head_part * lanes_heads;
-  let first_head = kv_head * window.group_heads + first;
+  let first_head = unit * window.group_heads + first;
   return Task(
     window.first_sequence + local_sequence,
-    kv_head,
+    unit * params.kv_heads / units,
     first_head,
     min(lanes_heads, window.group_heads - first),
     local_sequence * params.query_heads + first_head,
@@ -81,6 +85,11 @@ fn task_of(group: vec3u) -> Task {
 @compute @workgroup_size(workgroup_threads)
 fn attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) thread: u32) {
   let task = task_of(group);
+// #if listed
+  // Positions of the list; what they hold was looked up (attention/decode-sparse.wgsl).
+  let length = uniforms.params.k * uniforms.params.granularity;
+  let seen = length;
+// #else
   var length = lengths[task.sequence];
   if (length > uniforms.params.max_pages * uniforms.params.page_size) {
     if (thread == 0u) {
@@ -89,6 +98,7 @@ fn attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
     length = 0u;
   }
   let seen = select(min(uniforms.params.window, length), length, uniforms.params.window == 0u);
+// #end
   let tiles = (seen + workgroup_threads - 1u) / workgroup_threads;
   let part = (tiles + uniforms.window.parts - 1u) / uniforms.window.parts * workgroup_threads;
   let begin = length - seen + group.x * part;
@@ -141,7 +151,11 @@ fn attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
       let weight = weights_of(keys[j], top);
       old[j] = top;
       sizes[j] = fma(sizes[j], fading, weight);
+// #if weighed
+      weights[thread * head_blocks + j] = select(weight, Lane(0.0), keys[j] == Bits(0u));
+// #else
       weights[thread * head_blocks + j] = select(weight * value_scale_of(slot), Lane(0.0), keys[j] == Bits(0u));
+// #end
       let fade = all_of(fading);
       for (var i = 0u; i < lane_width; i++) {
         attended[j * lane_width + i] *= fade[i];
@@ -149,6 +163,21 @@ fn attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
     }
     let careful = atomicLoad(&tile_excludes) != 0u;
     workgroupBarrier();
+// #if weighed
+    if (task.first_column == 0u) {
+      add_masses(task, begin, base, count, thread);
+    }
+    // The next tile may go on with what another thread has written.
+    storageBarrier();
+// #if scaled
+    workgroupBarrier();
+    for (var j = 0u; j < head_blocks; j++) {
+      let at = thread * head_blocks + j;
+      weights[at] = select(weights[at] * value_scale_of(slot), Lane(0.0), keys[j] == Bits(0u));
+    }
+    workgroupBarrier();
+// #end
+// #end
     let fours = uniforms.window.fours;
     let column = task.first_column + 4u * (thread % fours);
     let step = workgroup_threads / fours;
@@ -204,6 +233,16 @@ fn weigh(attended: ptr<function, array<vec4f, lanes_heads>>, value: vec4f, t: u3
 // Where a token lies; nowhere if its page does not exist, or is not bound here.
 fn slot_of(task: Task, token: u32) -> u32 {
   let params = uniforms.params;
+// #if listed
+  let head = task.row % params.query_heads;
+  let list = task.row / params.query_heads * params.lists + head * params.lists / params.query_heads;
+  let position = states.words[uniforms.window.slots_start + list * params.k * params.granularity + token];
+  let listed_page = position / params.page_size;
+  if (position == nowhere || listed_page - uniforms.window.first_page >= uniforms.window.pages) {
+    return nowhere;
+  }
+  return ((listed_page - uniforms.window.first_page) * params.kv_heads + task.kv_head) * params.page_size + position % params.page_size;
+// #else
   let entry = task.sequence * params.max_pages + token / params.page_size;
   let page = page_table[entry];
   if (page >= params.pages) {
@@ -215,6 +254,7 @@ fn slot_of(task: Task, token: u32) -> u32 {
     return nowhere;
   }
   return (place * params.kv_heads + task.kv_head) * params.page_size + token % params.page_size;
+// #end
 }
 
 fn has_zero(keys: Bits) -> bool {
