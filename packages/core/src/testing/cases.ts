@@ -1,7 +1,7 @@
 /** Cases without a test framework: for benches, calibration, and suites in a page. */
 import type { AnyVariant, Op } from "../op/define.js";
 import type { BenchCase, Tensors } from "./case.js";
-import { evaluate, type Prepared } from "./prepared.js";
+import { evaluate, type Prepared, scalarsOf } from "./prepared.js";
 
 export { type BenchCase, type Case, casesOf, type InputRequest, type OpCases, type Tensors } from "./case.js";
 export { difference, toleranceOf } from "./compare.js";
@@ -31,7 +31,7 @@ export function prepareSample(
     actual: sample.axes,
     inputs: sample.inputs,
     pitch,
-    scalars: {},
+    scalars: scalarsOf(op, { axes: test.axes }),
   } as unknown as Prepared;
   const { expected, magnitude } = evaluate(prepared, (call) => op.reference(call));
   return { expected, magnitude, pick: sample.pick };

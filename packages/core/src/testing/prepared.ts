@@ -116,7 +116,8 @@ function poisoned(dtype: DType, length: number): HostArray {
   return view;
 }
 
-function scalarsOf(op: Op, test: Case): Record<string, number> {
+/** Every scalar: as the case has it, else its default. */
+export function scalarsOf(op: Op, test: Pick<Case, "axes" | "scalars">): Record<string, number> {
   const scalars: Record<string, number> = {};
   for (const [name, port] of Object.entries(op.ports)) {
     if (port.kind !== "scalar") continue;
