@@ -3,9 +3,9 @@ import { decode } from "./attention/decode.js";
 import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
+import { select } from "./attention/select.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
-import { select } from "./attention/select.js";
 import type { ProgramOf } from "./program.js";
 import { scan } from "./search/scan.js";
 

@@ -309,6 +309,84 @@ static_assert(offsetof(attention_select_params, recent) == 88);
 constexpr int attention_select_tensors = 4;
 enum : int32_t { attention_select_port_scores = 0, attention_select_port_lengths = 1, attention_select_port_selected = 2, attention_select_port_counts = 3 };
 
+// kv-cache/append: Writes new keys and values into the slots of a paged KV cache, quantised where the cache is.
+struct kv_cache_append_params {
+  int64_t tokens;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t value_dim;
+  int64_t pages;
+  int64_t page_size;
+  const float* keys;  // [tokens, kvHeads, headDim]
+  const float* values;  // [tokens, kvHeads, valueDim]
+  const int32_t* slots;  // [tokens]
+  void* key_pages;  // [pages, kvHeads, pageSize, headDim]
+  float* key_scale;  // [pages, kvHeads, pageSize]
+  void* value_pages;  // [pages, kvHeads, pageSize, valueDim]
+  float* value_scale;  // [pages, kvHeads, pageSize]
+  uint32_t key_pages_dtype;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(kv_cache_append_params) == 112);
+static_assert(offsetof(kv_cache_append_params, tokens) == 0);
+static_assert(offsetof(kv_cache_append_params, kv_heads) == 8);
+static_assert(offsetof(kv_cache_append_params, head_dim) == 16);
+static_assert(offsetof(kv_cache_append_params, value_dim) == 24);
+static_assert(offsetof(kv_cache_append_params, pages) == 32);
+static_assert(offsetof(kv_cache_append_params, page_size) == 40);
+static_assert(offsetof(kv_cache_append_params, keys) == 48);
+static_assert(offsetof(kv_cache_append_params, values) == 56);
+static_assert(offsetof(kv_cache_append_params, slots) == 64);
+static_assert(offsetof(kv_cache_append_params, key_pages) == 72);
+static_assert(offsetof(kv_cache_append_params, key_scale) == 80);
+static_assert(offsetof(kv_cache_append_params, value_pages) == 88);
+static_assert(offsetof(kv_cache_append_params, value_scale) == 96);
+static_assert(offsetof(kv_cache_append_params, key_pages_dtype) == 104);
+constexpr int kv_cache_append_tensors = 7;
+enum : int32_t { kv_cache_append_port_keys = 0, kv_cache_append_port_values = 1, kv_cache_append_port_slots = 2, kv_cache_append_port_key_pages = 3, kv_cache_append_port_key_scale = 4, kv_cache_append_port_value_pages = 5, kv_cache_append_port_value_scale = 6 };
+
+// kv-cache/compact: Moves the tokens that each KV head keeps to the front of its pages, in place.
+struct kv_cache_compact_params {
+  int64_t batch;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t value_dim;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  int64_t max_kept;
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* lengths;  // [batch]
+  const int32_t* kept;  // [batch, kvHeads, maxKept]
+  const int32_t* kept_count;  // [batch, kvHeads]
+  void* key_pages;  // [pages, kvHeads, pageSize, headDim]
+  float* key_scale;  // [pages, kvHeads, pageSize]
+  void* value_pages;  // [pages, kvHeads, pageSize, valueDim]
+  float* value_scale;  // [pages, kvHeads, pageSize]
+  uint32_t key_pages_dtype;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(kv_cache_compact_params) == 136);
+static_assert(offsetof(kv_cache_compact_params, batch) == 0);
+static_assert(offsetof(kv_cache_compact_params, kv_heads) == 8);
+static_assert(offsetof(kv_cache_compact_params, head_dim) == 16);
+static_assert(offsetof(kv_cache_compact_params, value_dim) == 24);
+static_assert(offsetof(kv_cache_compact_params, pages) == 32);
+static_assert(offsetof(kv_cache_compact_params, page_size) == 40);
+static_assert(offsetof(kv_cache_compact_params, max_pages) == 48);
+static_assert(offsetof(kv_cache_compact_params, max_kept) == 56);
+static_assert(offsetof(kv_cache_compact_params, page_table) == 64);
+static_assert(offsetof(kv_cache_compact_params, lengths) == 72);
+static_assert(offsetof(kv_cache_compact_params, kept) == 80);
+static_assert(offsetof(kv_cache_compact_params, kept_count) == 88);
+static_assert(offsetof(kv_cache_compact_params, key_pages) == 96);
+static_assert(offsetof(kv_cache_compact_params, key_scale) == 104);
+static_assert(offsetof(kv_cache_compact_params, value_pages) == 112);
+static_assert(offsetof(kv_cache_compact_params, value_scale) == 120);
+static_assert(offsetof(kv_cache_compact_params, key_pages_dtype) == 128);
+constexpr int kv_cache_compact_tensors = 8;
+enum : int32_t { kv_cache_compact_port_page_table = 0, kv_cache_compact_port_lengths = 1, kv_cache_compact_port_kept = 2, kv_cache_compact_port_kept_count = 3, kv_cache_compact_port_key_pages = 4, kv_cache_compact_port_key_scale = 5, kv_cache_compact_port_value_pages = 6, kv_cache_compact_port_value_scale = 7 };
+
 // kv-cache/pool-apply: Applies allocate, retain, release and discard commands to a block pool kept in a flat buffer.
 struct kv_cache_pool_apply_params {
   int64_t blocks;

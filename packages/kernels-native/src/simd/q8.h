@@ -5,15 +5,18 @@
 namespace hotset {
 namespace HOTSET_ISA {
 
+// Without alignment of its own: rows begin at any byte.
 struct q8 {
-  uint16_t scale;
+  uint8_t scale[2];
   int8_t values[32];
 };
-static_assert(sizeof(q8) == 34 && alignof(q8) == 2);
+static_assert(sizeof(q8) == 34 && alignof(q8) == 1);
 constexpr int kQ8 = 32;
 
 // Exact, for single values: exponent and fraction moved into place, then times 2^112 for the bias.
-static inline float to_float(uint16_t bits) {
+static inline float to_float(const uint8_t* half) {
+  uint16_t bits;
+  memcpy(&bits, half, 2);
   const uint32_t magnitude = uint32_t(bits & 0x7fff) << 13, sign = uint32_t(bits & 0x8000) << 16;
   float value;
   memcpy(&value, &magnitude, 4);

@@ -230,6 +230,62 @@ export class AttentionSelectParams {
   recent: u32;
 }
 
+/** kv-cache/append: Writes new keys and values into the slots of a paged KV cache, quantised where the cache is. */
+export const KV_CACHE_APPEND_PORT_KEYS: i32 = 0;
+export const KV_CACHE_APPEND_PORT_VALUES: i32 = 1;
+export const KV_CACHE_APPEND_PORT_SLOTS: i32 = 2;
+export const KV_CACHE_APPEND_PORT_KEY_PAGES: i32 = 3;
+export const KV_CACHE_APPEND_PORT_KEY_SCALE: i32 = 4;
+export const KV_CACHE_APPEND_PORT_VALUE_PAGES: i32 = 5;
+export const KV_CACHE_APPEND_PORT_VALUE_SCALE: i32 = 6;
+@unmanaged
+export class KvCacheAppendParams {
+  tokens: u32;
+  kv_heads: u32;
+  head_dim: u32;
+  value_dim: u32;
+  pages: u32;
+  page_size: u32;
+  keys: usize; // [tokens, kvHeads, headDim]
+  values: usize; // [tokens, kvHeads, valueDim]
+  slots: usize; // [tokens]
+  key_pages: usize; // [pages, kvHeads, pageSize, headDim]
+  key_scale: usize; // [pages, kvHeads, pageSize]
+  value_pages: usize; // [pages, kvHeads, pageSize, valueDim]
+  value_scale: usize; // [pages, kvHeads, pageSize]
+  key_pages_dtype: u32;
+}
+
+/** kv-cache/compact: Moves the tokens that each KV head keeps to the front of its pages, in place. */
+export const KV_CACHE_COMPACT_PORT_PAGE_TABLE: i32 = 0;
+export const KV_CACHE_COMPACT_PORT_LENGTHS: i32 = 1;
+export const KV_CACHE_COMPACT_PORT_KEPT: i32 = 2;
+export const KV_CACHE_COMPACT_PORT_KEPT_COUNT: i32 = 3;
+export const KV_CACHE_COMPACT_PORT_KEY_PAGES: i32 = 4;
+export const KV_CACHE_COMPACT_PORT_KEY_SCALE: i32 = 5;
+export const KV_CACHE_COMPACT_PORT_VALUE_PAGES: i32 = 6;
+export const KV_CACHE_COMPACT_PORT_VALUE_SCALE: i32 = 7;
+@unmanaged
+export class KvCacheCompactParams {
+  batch: u32;
+  kv_heads: u32;
+  head_dim: u32;
+  value_dim: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  max_kept: u32;
+  page_table: usize; // [batch, maxPages]
+  lengths: usize; // [batch]
+  kept: usize; // [batch, kvHeads, maxKept]
+  kept_count: usize; // [batch, kvHeads]
+  key_pages: usize; // [pages, kvHeads, pageSize, headDim]
+  key_scale: usize; // [pages, kvHeads, pageSize]
+  value_pages: usize; // [pages, kvHeads, pageSize, valueDim]
+  value_scale: usize; // [pages, kvHeads, pageSize]
+  key_pages_dtype: u32;
+}
+
 /** kv-cache/pool-apply: Applies allocate, retain, release and discard commands to a block pool kept in a flat buffer. */
 export const KV_CACHE_POOL_APPLY_PORT_STATE: i32 = 0;
 export const KV_CACHE_POOL_APPLY_PORT_COMMANDS: i32 = 1;

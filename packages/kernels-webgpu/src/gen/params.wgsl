@@ -112,6 +112,34 @@ struct AttentionSelectParams {
   padding_2: u32,
 }
 
+// kv-cache/append: Writes new keys and values into the slots of a paged KV cache, quantised where the cache is.
+struct KvCacheAppendParams {
+  tokens: u32,
+  kv_heads: u32,
+  head_dim: u32,
+  value_dim: u32,
+  pages: u32,
+  page_size: u32,
+  key_pages_dtype: u32,
+  padding_0: u32,
+}
+
+// kv-cache/compact: Moves the tokens that each KV head keeps to the front of its pages, in place.
+struct KvCacheCompactParams {
+  batch: u32,
+  kv_heads: u32,
+  head_dim: u32,
+  value_dim: u32,
+  pages: u32,
+  page_size: u32,
+  max_pages: u32,
+  max_kept: u32,
+  key_pages_dtype: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
+}
+
 // kv-cache/pool-apply: Applies allocate, retain, release and discard commands to a block pool kept in a flat buffer.
 struct KvCachePoolApplyParams {
   blocks: u32,
