@@ -1,6 +1,8 @@
 // Builds the addon with cmake-js and puts it into prebuilds/<platform>-<arch>, stripped, with its manifest.
-// Without a compiler it says so in one line and leaves the addon out.
+// Without a compiler it says so in one line and leaves the addon out. AVX-512 is left out where this processor cannot run it;
+// `--tests`: every instruction set, and the case runner, from the same objects.
 import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -8,7 +10,9 @@ import { has, installAddon } from "./lib.mjs";
 
 const folder = fileURLToPath(new URL("../packages/kernels-native", import.meta.url));
 
-export function buildNative() {
+export const runner = join(folder, "build", "Release", "hotset_runner");
+
+export function buildNative({ tests = false } = {}) {
   const missing = [
     ["cmake", has("cmake")],
     ["a C++ compiler", has(process.env.CXX ?? "c++") || has("g++") || has("clang++") || process.platform === "win32"],
@@ -18,8 +22,14 @@ export function buildNative() {
     return false;
   }
   const cmakeJs = join(dirname(createRequire(join(folder, "package.json")).resolve("cmake-js/package.json")), "bin", "cmake-js");
-  const built = spawnSync(process.execPath, [cmakeJs, "build", "--out", "build"], { cwd: folder, encoding: "utf8" });
-  if (built.status !== 0) {
+  const options = [
+    `--CDHOTSET_ISAS=${tests || !lacksAvx512() ? "sse2,avx2,avx512" : "sse2,avx2"}`,
+    `--CDHOTSET_RUNNER=${tests ? "ON" : "OFF"}`,
+  ];
+  // What was configured with other options before is configured again.
+  for (const step of ["configure", "build"]) {
+    const built = spawnSync(process.execPath, [cmakeJs, step, "--out", "build", ...options], { cwd: folder, encoding: "utf8" });
+    if (built.status === 0) continue;
     console.error(built.stdout, built.stderr);
     throw new Error("native: the build failed");
   }
@@ -27,9 +37,17 @@ export function buildNative() {
   return true;
 }
 
+function lacksAvx512() {
+  try {
+    return !/^flags.*\bavx512bw\b/m.test(readFileSync("/proc/cpuinfo", "utf8"));
+  } catch {
+    return false;
+  }
+}
+
 function triple() {
   const musl = process.platform === "linux" && !process.report.getReport().header.glibcVersionRuntime ? "-musl" : "";
   return `${process.platform}-${process.arch}${musl}`;
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) buildNative();
+if (process.argv[1] === fileURLToPath(import.meta.url)) buildNative({ tests: process.argv.includes("--tests") });

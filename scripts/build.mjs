@@ -3,6 +3,7 @@ import { copyFileSync, existsSync, readdirSync, rmSync, statSync } from "node:fs
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { addonFile } from "./build-cuda.mjs";
+import { runner } from "./build-native.mjs";
 import { root, run, stage } from "./lib.mjs";
 
 /** Time of the newest file below the given paths; 0 where there is none. */
@@ -38,7 +39,13 @@ export async function build({ always = false, tests = false } = {}) {
   const withCuda = tests || always || existsSync("/proc/driver/nvidia/version");
   if (!withCuda) console.log("cuda: left out, because there is no NVIDIA driver (node scripts/build-cuda.mjs builds it, npm test too)");
   const parts = [
-    { name: "native addon", script: "build-native", made: native("prebuilds"), from: [native("src"), native("CMakeLists.txt")] },
+    {
+      name: "native addon",
+      script: "build-native",
+      arguments: tests || always ? ["--tests"] : [],
+      made: tests ? runner : native("prebuilds"),
+      from: [native("src"), native("CMakeLists.txt")],
+    },
     { name: "wasm modules", script: "build-wasm", made: wasm("dist/manifest.json"), from: [wasm("assembly")] },
     { name: "WGSL modules", script: "build-webgpu", made: webgpu("dist/embedded/shaders.js"), from: [webgpu("src")] },
     ...(withCuda ? [{ name: "CUDA addon", script: "build-cuda", made: addonFile(false), from: cudaSources }] : []),

@@ -21,7 +21,7 @@ bool always() { return true; }
 
 #if defined(__x86_64__) && !defined(_MSC_VER)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512dq");
 }
@@ -45,19 +45,27 @@ const Features& features() {
   return found;
 }
 bool has_avx2() { return features().avx2; }
-bool has_avx512() { return features().avx512; }
+[[maybe_unused]] bool has_avx512() { return features().avx512; }
 #endif
 
 }  // namespace
 
 #if defined(__x86_64__) || defined(_M_X64)
 HOTSET_DECLARE(sse2)
+#ifndef HOTSET_WITHOUT_AVX2
 HOTSET_DECLARE(avx2)
+#endif
+#ifndef HOTSET_WITHOUT_AVX512
 HOTSET_DECLARE(avx512)
+#endif
 #define HOTSET_ROW(isa, available, needs) {#isa, available, needs, isa::kernels, isa::kernel_count, &isa::probes}
 extern const Isa isas[] = {
+#ifndef HOTSET_WITHOUT_AVX512
     HOTSET_ROW(avx512, has_avx512, "AVX-512 F, BW, VL and DQ"),
+#endif
+#ifndef HOTSET_WITHOUT_AVX2
     HOTSET_ROW(avx2, has_avx2, "AVX2, FMA and F16C"),
+#endif
     HOTSET_ROW(sse2, always, "x86-64"),
 };
 #else
