@@ -13,33 +13,25 @@ export function reference({ axes, tensors, scalars, magnitude }: ReferenceCall):
   const { rows, features, outputs } = axes as RidgeAxes;
   const { x, y, weights } = tensors as RidgeTensors;
   const penalty = scalars.penalty as number;
-  const gram = products(x, features, x, features, rows, (value) => value);
+  const gram = products(x, features, x, features, rows);
   for (let i = 0; i < features; i++) gram[i * features + i] = (gram[i * features + i] as number) + penalty;
-  const solution = products(x, features, y, outputs, rows, (value) => value);
-  const before = magnitude?.weights ? { gram: gram.slice() } : undefined;
+  const solution = products(x, features, y, outputs, rows);
   if (!factorise(gram, features)) {
     weights.fill(Number.NaN);
     return;
   }
   solve(gram, features, solution, outputs);
   for (let i = 0; i < features * outputs; i++) weights[i] = solution[i] as number;
-  if (before && magnitude?.weights) sensitivity(gram, solution, axes as RidgeAxes, tensors as RidgeTensors, penalty, magnitude.weights);
+  if (magnitude?.weights) sensitivity(gram, solution, axes as RidgeAxes, tensors as RidgeTensors, penalty, magnitude.weights);
 }
 
-/** a^T b [aWidth, bWidth] over rows, of each product what `of` makes of it. */
-function products(
-  a: Float32Array,
-  aWidth: number,
-  b: Float32Array,
-  bWidth: number,
-  rows: number,
-  of: (value: number) => number,
-): Float64Array {
+/** a^T b [aWidth, bWidth], summed over the rows. */
+function products(a: Float32Array, aWidth: number, b: Float32Array, bWidth: number, rows: number): Float64Array {
   const out = new Float64Array(aWidth * bWidth);
   for (let row = 0; row < rows; row++)
     for (let i = 0; i < aWidth; i++) {
       const left = a[row * aWidth + i] as number;
-      for (let j = 0; j < bWidth; j++) out[i * bWidth + j] = (out[i * bWidth + j] as number) + of(left * (b[row * bWidth + j] as number));
+      for (let j = 0; j < bWidth; j++) out[i * bWidth + j] = (out[i * bWidth + j] as number) + left * (b[row * bWidth + j] as number);
     }
   return out;
 }
@@ -88,8 +80,9 @@ function sensitivity(
   const inverse = new Float64Array(features * features);
   for (let i = 0; i < features; i++) inverse[i * features + i] = 1;
   solve(upper, features, inverse, features);
-  const terms = products(x, features, y, outputs, rows, Math.abs);
-  const gram = products(x, features, x, features, rows, Math.abs);
+  const sizes = x.map(Math.abs);
+  const terms = products(sizes, features, y.map(Math.abs), outputs, rows);
+  const gram = products(sizes, features, sizes, features, rows);
   for (let i = 0; i < features; i++) {
     gram[i * features + i] = (gram[i * features + i] as number) + penalty;
     for (let j = 0; j < features; j++)

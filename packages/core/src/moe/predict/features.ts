@@ -5,8 +5,8 @@ import type { MoeTrace, Sequence } from "../trace/trace.js";
 export const unknownToken = 2 ** 32 - 1;
 
 /** Blocks of a feature row, each [experts]; a constant 1 follows. */
-export const featureBlocks = { token: 0, pair: 1, previous: 2, ema: 3, frequency: 4 } as const;
-export const featureCount = (experts: number): number => 5 * experts + 1;
+export const featureBlocks = { token: 0, pair: 1, below: 2, above: 3, previous: 4, ema: 5, frequency: 6 } as const;
+export const featureCount = (experts: number): number => 7 * experts + 1;
 
 /** What the tokens of a trace are: vocabulary numbers; and each with the one before it in its sequence. */
 export interface TokenKeys {
@@ -91,25 +91,34 @@ export class PathTable<K> {
   }
 }
 
-/** What a sequence has used so far, layer by layer: the token before, a fading mean, and the mean of all. */
+/**
+ * What a sequence has used so far, layer by layer: the token before, a fading mean, and the mean of all. The means begin at
+ * that of all sequences, and are drawn towards it as a path is.
+ */
 export class RoutingHistory {
   readonly #experts: number;
   readonly #decay: number;
   /** [layers, 3, experts]: as the feature blocks lie; of the last, counts. */
   readonly #blocks: Float64Array;
   readonly #tokens: Float64Array;
+  /** [layers, experts]: the mean of all sequences. */
+  readonly #mean: Float64Array;
 
-  constructor(layers: number, experts: number, decay: number) {
+  constructor(layers: number, experts: number, decay: number, mean: Float64Array) {
     this.#experts = experts;
     this.#decay = decay;
     this.#blocks = new Float64Array(layers * 3 * experts);
     this.#tokens = new Float64Array(layers);
+    this.#mean = mean;
+    this.reset();
   }
 
   /** A new sequence begins. */
   reset(): void {
+    const n = this.#experts;
     this.#blocks.fill(0);
     this.#tokens.fill(0);
+    for (let i = 0; i < this.#mean.length; i++) this.#blocks[(Math.floor(i / n) * 3 + 1) * n + (i % n)] = this.#mean[i] as number;
   }
 
   /** A token used these experts in a layer. */
@@ -128,13 +137,19 @@ export class RoutingHistory {
     this.#tokens[layer] = (this.#tokens[layer] as number) + 1;
   }
 
-  /** Writes the blocks of a layer, and the constant. */
+  /** Writes the blocks of a layer, what the token before used in the layers below and above it, and the constant. */
   write(layer: number, out: Float32Array, at: number): void {
     const n = this.#experts;
     const base = layer * 3 * n;
-    const tokens = Math.max(1, this.#tokens[layer] as number);
+    for (const neighbour of [layer - 1, layer + 1]) {
+      const there = neighbour >= 0 && neighbour < this.#tokens.length;
+      for (let e = 0; e < n; e++) out[at + e] = there ? (this.#blocks[neighbour * 3 * n + e] as number) : 0;
+      at += n;
+    }
+    const tokens = this.#tokens[layer] as number;
     for (let i = 0; i < 2 * n; i++) out[at + i] = this.#blocks[base + i] as number;
-    for (let e = 0; e < n; e++) out[at + 2 * n + e] = (this.#blocks[base + 2 * n + e] as number) / tokens;
+    for (let e = 0; e < n; e++)
+      out[at + 2 * n + e] = ((this.#blocks[base + 2 * n + e] as number) + 4 * (this.#mean[layer * n + e] as number)) / (tokens + 4);
     out[at + 3 * n] = 1;
   }
 }

@@ -16,8 +16,8 @@ export interface RidgePredictorSettings {
 
 /**
  * Predicts the experts of every layer of a token before its first layer runs: per layer a ridge regression from
- * [mean path of the token's vocabulary number | the same after the same token | experts of the token before | fading mean |
- * mean of the sequence | 1] to the experts used. Fitted on whole sequences; on these, a token is left out of the means.
+ * [mean path of the token's vocabulary number | the same after the same token | experts of the token before in the layers below
+ * and above, and in this one | fading mean | mean of the sequence | 1] to the experts used. Fitted on whole sequences; on these, a token is left out of the means.
  *
  * Use: `reset()` where a sequence begins; `scores(token)` before a token; `observe(ids, token)` after it.
  */
@@ -40,7 +40,7 @@ export class RidgePredictor {
     this.topK = topK;
     this.weights = weights;
     this.#tables = tables;
-    this.#history = new RoutingHistory(layers, experts, decay);
+    this.#history = new RoutingHistory(layers, experts, decay, tables.token.mean);
     this.#features = new Float32Array(featureCount(experts));
     this.#scores = new Float32Array(layers * experts);
     this.#sums = new Float64Array(experts);
@@ -60,12 +60,13 @@ export class RidgePredictor {
       pair: new PathTable(trace, tokens, (t) => keys.pair[t]),
     };
     const weights = new Float32Array(layers * features * experts);
+    const history = new RoutingHistory(layers, experts, decay, tables.token.mean);
     const x = new Float32Array(tokens.length * features);
     const y = new Float32Array(tokens.length * experts);
     for (let layer = 0; layer < layers; layer++) {
       await progress?.(layer, layers);
-      const history = new RoutingHistory(layers, experts, decay);
       y.fill(0);
+      const neighbours = [layer - 1, layer, layer + 1].filter((near) => near >= 0 && near < layers);
       let row = 0;
       for (const { start, length } of sequences) {
         history.reset();
@@ -73,8 +74,8 @@ export class RidgePredictor {
           const at = (t * layers + layer) * topK;
           const used = ids.subarray(at, at + topK);
           writePaths(tables, layer, experts, known(keys.token[t]), keys.pair[t], x, row * features, used);
-          history.write(layer, x, row * features + featureBlocks.previous * experts);
-          history.observe(layer, used);
+          history.write(layer, x, row * features + featureBlocks.below * experts);
+          for (const near of neighbours) history.observe(near, ids.subarray((t * layers + near) * topK, (t * layers + near + 1) * topK));
           for (const expert of used) y[row * experts + expert] = 1;
         }
       }
@@ -96,10 +97,10 @@ export class RidgePredictor {
     return this.#scores;
   }
 
-  /** The features [5 * experts + 1] that a layer's scores come from, for simpler predictors. Reused by the next call. */
+  /** The features [7 * experts + 1] that a layer's scores come from, for simpler predictors. Reused by the next call. */
   features(layer: number, token: number = unknownToken): Float32Array {
     writePaths(this.#tables, layer, this.experts, known(token), pairKey(this.#before, token), this.#features, 0);
-    this.#history.write(layer, this.#features, featureBlocks.previous * this.experts);
+    this.#history.write(layer, this.#features, featureBlocks.below * this.experts);
     return this.#features;
   }
 
@@ -120,7 +121,7 @@ export class RidgePredictor {
     const { experts, weights } = this;
     const features = this.features(layer, token);
     const sums = this.#sums.fill(0);
-    // Four features at a time: the sums are read and written less often. There are 5 * experts + 1.
+    // Four features at a time: the sums are read and written less often. There are 7 * experts + 1.
     let from = layer * features.length * experts;
     let i = 0;
     for (; i + 4 <= features.length; i += 4, from += 4 * experts) {
