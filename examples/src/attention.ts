@@ -51,7 +51,7 @@ const difference = sparse.map((step, i) =>
 );
 const { massKept, tokensAttended, tokensVisible, sparseActive } = reuse.counters;
 console.log(
-  `attention: a step of 4 layers over ${tokens} tokens takes ${withLists.toFixed(2)} ms on ${reuse.backend} with lists of the first layer, ` +
+  `attention: a step of 4 layers over ${tokens} made-up tokens takes ${withLists.toFixed(2)} ms on ${reuse.backend} with lists of the first layer, ` +
     `${(whole / withLists).toFixed(1)} times as fast as dense and ${((4 * loops) / withLists).toFixed(0)} times as plain loops`,
 );
 console.log({ massKept, attended: tokensAttended / tokensVisible, sparseActive, difference });

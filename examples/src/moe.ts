@@ -41,10 +41,10 @@ for (let token = 0; token < tokens; token++) {
 const { hits, misses, bytes } = cache.counters;
 const [each, faster] = [(kernelMs / tokens).toFixed(2), (plainMs / kernelMs).toFixed(1)];
 console.log(
-  `MoE: ${tokens} tokens, ${topK} of ${experts} experts in ${slots} slots, on ${backend}: ${each} ms a token, ${faster} times as fast as`,
+  `moe: ${tokens} made-up tokens, ${topK} of ${experts} experts in ${slots} slots, on ${backend}: ${each} ms a token, ${faster} times as fast as ` +
+    `a loop on f32 weights (largest difference ${largest.toExponential(1)}: the slots hold f16); hit ratio ${(hits / (hits + misses)).toFixed(3)}, ` +
+    `${(bytes / 1e6 / tokens).toFixed(1)} MB loaded a token`,
 );
-console.log(`a loop in JavaScript on f32 weights (largest difference ${largest.toExponential(1)}: weights are f16);`);
-console.log(`hit ratio ${(hits / (hits + misses)).toFixed(3)}, ${(bytes / 1e6 / tokens).toFixed(1)} MB loaded a token.`);
 
 function plainExpert([gateRows, upRows, downRows]: [Float32Array, Float32Array, Float32Array], weight: number): Float32Array {
   const product = (rows: Float32Array, at: number, by: Float32Array): number => {
