@@ -1,8 +1,8 @@
 // moe/route: ids = top-k of z or s + bias, weights = scale s / (sum of the chosen s + 1e-20); s = softmax(z) or sigmoid(z).
 //
-// All f64 and in the reference's order of steps, so the bits are the same on every host; the exponentials are a loop
-// without branches, which compilers turn into vectors. The best are kept in a sorted list of topK, where an expert is put only
-// if it beats the last. A task is 8192 logits. The exponentials bound it; they are few beside the product that makes logits.
+// All f64 and in the reference's order of steps, so the bits are the same on every host; exponentials are taken 8 at a
+// time, step by step, which compilers turn into vectors. The best are kept in a sorted list of topK, where an expert is
+// put only if it beats the last. A task is 8192 logits. The exponentials bound it.
 #include "../gen/params.h"
 #include "../kernel.h"
 #include "../simd/simd.h"
@@ -18,24 +18,39 @@ int64_t task_tokens(const moe_route_params& p) { return most(1, kTaskLogits / p.
 // z, s and what is compared, then the groups' worth: doubles; the chosen groups, and a mark for each.
 int64_t slot_bytes(const moe_route_params& p) { return round_up((3 * p.experts + p.groups) * 8 + (p.kept_groups + p.groups) * 4, 64); }
 
-// exp(x[i]) for x[i] of at most 0: the steps of canonical.ts.
-void exponentials(const double* x, int64_t n, double* out) {
+// exp(x[i]) for 8 numbers of at most 0: the steps of canonical.ts, each for all 8, as vectors are.
+void exponentials8(const double* x, double* out) {
   static const double factors[14] = {1.6059043836821613e-10, 2.08767569878681e-9, 2.505210838544172e-8, 2.755731922398589e-7, 2.7557319223985893e-6, 2.48015873015873e-5,
                                      1.984126984126984e-4, 1.3888888888888889e-3, 8.333333333333333e-3, 4.1666666666666664e-2, 1.6666666666666666e-1, 0.5, 1, 1};
   constexpr double kMagic = 6755399441055744;
-  for (int64_t i = 0; i < n; i++) {
-    const double biased = x[i] * 1.4426950408889634 + kMagic, whole = biased - kMagic;
-    const double r = x[i] - whole * 0.6931471803691238 - whole * 1.9082149292705877e-10;
-    double p = factors[0];
-    for (int j = 1; j < 14; j++) p = p * r + factors[j];
-    uint64_t bits;
-    memcpy(&bits, &biased, 8);
-    bits = (bits + 1023) << 52;
-    double power;
-    memcpy(&power, &bits, 8);
-    const double value = p * power;
-    out[i] = x[i] >= -708 ? value : 0;
+  double biased[8], r[8], p[8];
+  for (int i = 0; i < 8; i++) {
+    biased[i] = x[i] * 1.4426950408889634 + kMagic;
+    const double whole = biased[i] - kMagic;
+    r[i] = x[i] - whole * 0.6931471803691238 - whole * 1.9082149292705877e-10;
+    p[i] = factors[0];
   }
+#pragma GCC unroll 13
+  for (int j = 1; j < 14; j++)
+    for (int i = 0; i < 8; i++) p[i] = p[i] * r[i] + factors[j];
+  uint64_t bits[8];
+  memcpy(bits, biased, sizeof bits);
+  for (int i = 0; i < 8; i++) bits[i] = (bits[i] + 1023) << 52;
+  double power[8];
+  memcpy(power, bits, sizeof power);
+  for (int i = 0; i < 8; i++) out[i] = p[i] * power[i];
+  for (int i = 0; i < 8; i++)
+    if (!(x[i] >= -708)) out[i] = 0;
+}
+
+void exponentials(const double* x, int64_t n, double* out) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) exponentials8(x + i, out + i);
+  if (i == n) return;
+  double rest[8] = {}, values[8];
+  memcpy(rest, x + i, size_t(n - i) * sizeof(double));
+  exponentials8(rest, values);
+  memcpy(out + i, values, size_t(n - i) * sizeof(double));
 }
 
 // Puts from <= e < to into a list of the k best, sorted, of equals the lower number first. Returns how long it is then.
