@@ -10,7 +10,7 @@ import { has, installAddon } from "./lib.mjs";
 
 const folder = fileURLToPath(new URL("../packages/kernels-native", import.meta.url));
 
-export const runner = join(folder, "build", "Release", "hotset_runner");
+export const runner = join(folder, "build", "hotset_runner");
 
 export function buildNative({ tests = false } = {}) {
   const missing = [
