@@ -5,32 +5,34 @@ import { dtypes } from "./dtype.js";
 const f32 = new Float32Array(1);
 const u32 = new Uint32Array(f32.buffer);
 
+const f64 = new Float64Array(1);
+const f64Words = new Uint32Array(f64.buffer);
+const highWord = new Uint8Array(Uint32Array.of(1).buffer)[0] === 1 ? 1 : 0;
+/** The spacing of binary16 numbers by their exponent bits, and what makes it 1. */
+const spacing = Float64Array.from({ length: 31 }, (_, exponent) => 2 ** (Math.max(exponent, 1) - 25));
+const perSpacing = spacing.map((step) => 1 / step);
+
 /** The value of 16 IEEE binary16 bits. Exact. */
 export function f16ToNumber(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 0x1f;
   const fraction = bits & 0x3ff;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
   if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+  return sign * (exponent === 0 ? fraction : 1024 + fraction) * (spacing[exponent] as number);
 }
 
 /** The binary16 bits nearest to a number; rounds once, from the number's full precision. */
 export function numberToF16(value: number): number {
+  f64[0] = value;
+  const high = f64Words[highWord] as number;
   if (Number.isNaN(value)) return 0x7e00;
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  const sign = (high >>> 16) & 0x8000;
   const magnitude = Math.abs(value);
   if (magnitude >= 65520) return sign | 0x7c00;
-  // The spacing of binary16 numbers at this magnitude; scaling by a power of two is exact.
-  const exponent = Math.max(-14, Math.floor(Math.log2(magnitude || 2 ** -24)));
-  for (let e = exponent - 1; ; e++) {
-    // log2 may be one off at a power of two: take the first exponent whose rounded significand fits 11 bits.
-    const scaled = roundEven(magnitude / 2 ** (Math.max(e, -14) - 10));
-    if (scaled <= 2047) {
-      const stored = Math.max(e, -14);
-      return sign | (scaled < 1024 ? scaled : ((stored + 15) << 10) | (scaled - 1024));
-    }
-  }
+  const exponent = Math.max(1, ((high >>> 20) & 0x7ff) - 1008);
+  // Scaled by a power of two, which is exact; adding 2^52 rounds to whole numbers, ties to even. A carry raises the exponent.
+  const significand = magnitude * (perSpacing[exponent] as number) + 2 ** 52 - 2 ** 52;
+  return sign | ((exponent << 10) + significand - 1024);
 }
 
 /** The value of 16 bfloat16 bits. Exact. */
