@@ -21,6 +21,7 @@ export * as model from "./model/index.js";
 export type { AttentionContext, LayerAttention } from "./model/layer-attention.js";
 export { denseAttention } from "./model/layer-attention.js";
 export { type GeneratedToken, type GenerateSettings, type Model, type OpenModelSettings, openModel, readModel } from "./model/open.js";
+export { type ReuseAttention, reuseAttention } from "./model/reuse-attention.js";
 export * as moe from "./moe/index.js";
 export type { Op } from "./op/define.js";
 export type { AxesOf, CallArguments, DeviceValue, InputsOf, OutputsOf, Results, TensorLike, TensorValue, VariantOf } from "./op/types.js";

@@ -168,6 +168,7 @@ export class Forward {
   readonly #steps: readonly Step[];
   #tokens: number;
   #position = 0;
+  #promptTokens = 0;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -187,10 +188,12 @@ export class Forward {
     return this.#parts.logits;
   }
 
-  /** Forgets the sequence. */
-  clear(): void {
+  /** Forgets the sequence, and begins one whose first tokens, so many, are its prompt. */
+  begin(promptTokens: number): void {
     this.#position = 0;
+    this.#promptTokens = promptTokens;
     this.#parts.cache.clear();
+    this.#parts.attention.begin?.();
   }
 
   /** Tokens of one run, at most. */
@@ -213,12 +216,13 @@ export class Forward {
     this.#tokens = n;
     ids.data.set(tokens);
     for (let t = 0; t < n; t++) positions.data[t] = this.#position + t;
+    const ofPrompt = this.#position < this.#promptTokens;
     lookUp.run();
     cache.grow(n);
     for (const [i, { before, after, feedForward }] of layers.entries()) {
       for (const step of before) step.run();
       cache.write(i, n, keys.data, value.data);
-      attention.attend(i, n);
+      attention.attend(i, n, ofPrompt);
       for (const step of after) step.run();
       add(x.data, delta.data, n * config.dim);
       for (const step of feedForward) step.run();

@@ -24,7 +24,7 @@ export interface OpenModelSettings {
   readonly tokenizer?: Uint8Array | Tokenizer | undefined;
   /** Tokens of the cache; default and most: what the model was made for. */
   readonly context?: number | undefined;
-  /** How layers attend; default: to everything before. */
+  /** How layers attend; default: to everything before (`denseAttention`); `reuseAttention` attends by a policy. */
   readonly attention?: ((context: AttentionContext) => Promise<LayerAttention>) | undefined;
 }
 
@@ -172,7 +172,7 @@ export class Model {
     if (input.length === 0)
       throw new HotsetError("argument", { where: "model.generate", expected: "a prompt with a token", received: describe(prompt) });
     if (input.length >= this.context) throw contextError(input.length, this.context);
-    this.#begin(settings);
+    this.#begin(settings, input.length);
     try {
       signal?.throwIfAborted();
       await this.#read(input, signal);
@@ -204,7 +204,7 @@ export class Model {
     if (!running) this.#release();
   }
 
-  #begin({ temperature = 0, topK = 0, topP = 1, minP = 0, seed = 0 }: GenerateSettings): void {
+  #begin({ temperature = 0, topK = 0, topP = 1, minP = 0, seed = 0 }: GenerateSettings, promptTokens: number): void {
     if (this.#state === "disposed") throw disposedError();
     if (this.#state === "running")
       throw new HotsetError("busy", {
@@ -218,7 +218,7 @@ export class Model {
     const { step, seeds } = this.#sampler;
     step.set("temperature", temperature).set("topK", topK).set("topP", topP).set("minP", minP);
     seeds.data[0] = seed;
-    this.forward.clear();
+    this.forward.begin(promptTokens);
     this.#state = "running";
   }
 

@@ -123,6 +123,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--min-p <x>", "least probability that is kept, of the largest", "0")
     .option("--seed <n>", "the same seed gives the same text", "0")
     .option("--context <n>", "tokens of the cache; default: what the model was made for")
+    .option("--policy <file>", "policy.json: which layers attend to everything, list what weighed most, or attend to a list")
     .option("--backend <id>", "native, wasm or js; default: the fastest")
     .addOption(json())
     .action(async (path, options) => (await import("./run.js")).runModel(path, options));
