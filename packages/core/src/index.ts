@@ -17,6 +17,7 @@ export * as linalg from "./linalg/index.js";
 export * as logits from "./logits/index.js";
 export type { BackendConstants, MachineConstants, OpShares, Prediction } from "./machine.js";
 export type { LoadedModel, ModelConfig, TokenDecoder, Tokenizer } from "./model/config.js";
+export type { EvictionCounters, EvictionSettings, SnapKvEviction, StreamingLlmEviction } from "./model/eviction.js";
 export * as model from "./model/index.js";
 export type { AttentionContext, LayerAttention } from "./model/layer-attention.js";
 export { denseAttention } from "./model/layer-attention.js";

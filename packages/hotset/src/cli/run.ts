@@ -1,6 +1,15 @@
 /** `hotset run`: continues a text with a model, token by token. */
 import { basename } from "node:path";
-import { attention, HotsetError, type Model, openModel, type ReuseAttention, reuseAttention } from "@hotset/core";
+import {
+  attention,
+  type EvictionCounters,
+  type EvictionSettings,
+  HotsetError,
+  type Model,
+  openModel,
+  type ReuseAttention,
+  reuseAttention,
+} from "@hotset/core";
 import { findHotset } from "../discover.js";
 import type { CommonOptions } from "./index.js";
 import { findModel, text as readText } from "./model-files.js";
@@ -16,6 +25,8 @@ export interface RunOptions extends CommonOptions {
   readonly seed: string;
   readonly context?: string;
   readonly policy?: string;
+  readonly evict?: EvictionSettings["method"];
+  readonly budget?: string;
   readonly backend?: string;
 }
 
@@ -32,6 +43,7 @@ export async function runModel(path: string, options: RunOptions): Promise<void>
     minP: number(options.minP, "--min-p"),
     seed: number(options.seed, "--seed"),
   };
+  const eviction = evictionOf(options);
   const hotset = await findHotset();
   const interrupt = new AbortController();
   const stop = (): void => interrupt.abort();
@@ -49,6 +61,7 @@ export async function runModel(path: string, options: RunOptions): Promise<void>
       tokenizer,
       context,
       attention: policy && (async (layers) => (reuse = await reuseAttention(layers, policy))),
+      eviction,
     });
     const promptTokens = model.tokenizer.encode(prompt).length;
     const start = performance.now();
@@ -79,6 +92,7 @@ export async function runModel(path: string, options: RunOptions): Promise<void>
     const speed = { firstTokenMs: firstAt - start, tokensPerSecond: rate, seconds };
     const { backend, config } = model;
     const counters = reuse && policyCounters(reuse);
+    const evicted = model.forward.evicted && evictionCounters(model.forward.evicted);
     if (json)
       console.log(
         JSON.stringify(
@@ -93,6 +107,7 @@ export async function runModel(path: string, options: RunOptions): Promise<void>
             stopped,
             ...speed,
             policy: counters,
+            eviction: evicted,
           },
           null,
           2,
@@ -103,6 +118,7 @@ export async function runModel(path: string, options: RunOptions): Promise<void>
         `\n\n${tokens} tokens on ${backend}, ${rate.toFixed(0)} a second, the first after ${speed.firstTokenMs.toFixed(1)} ms (${reasons[stopped]})`,
       );
       if (counters) console.error(policyLine(counters));
+      if (evicted) console.error(evictionLine(evicted));
     }
   } finally {
     process.off("SIGINT", stop);
@@ -117,6 +133,36 @@ const reasons: Readonly<Record<Stop, string>> = {
   context: "the context is full",
   interrupted: "interrupted",
 };
+
+function evictionOf({ evict: method, budget, policy }: RunOptions): EvictionSettings | undefined {
+  if (method === undefined) {
+    if (budget !== undefined) throw new Error("--budget: expected --evict snapkv or --evict streaming-llm beside it");
+    return undefined;
+  }
+  if (policy !== undefined) throw new Error("--evict: expected no --policy beside it: its lists would name tokens that have left");
+  if (budget === undefined) throw new Error("--evict: expected --budget, the tokens that stay");
+  return { method, budget: number(budget, "--budget") };
+}
+
+/** What eviction did, with the bytes of keys and values: of the cache, of what was used of it, and of one for the whole context. */
+function evictionCounters(counters: EvictionCounters) {
+  const { pageBytes, pages, peakPages, cachePages, contextPages } = counters;
+  return {
+    ...counters,
+    bytes: pages * pageBytes,
+    peakBytes: peakPages * pageBytes,
+    cacheBytes: cachePages * pageBytes,
+    contextBytes: contextPages * pageBytes,
+  };
+}
+
+function evictionLine(counters: ReturnType<typeof evictionCounters>): string {
+  const { method, tokensEvicted, evictions, pagesFreed, pages, peakPages, cacheBytes, contextBytes } = counters;
+  const freed = `${tokensEvicted} tokens evicted in ${evictions} ${evictions === 1 ? "eviction" : "evictions"}, ${pagesFreed} pages freed`;
+  return `${method}: ${freed}, ${pages} in use and ${peakPages} at most; the cache is ${kib(cacheBytes)}, one for the whole context ${kib(contextBytes)}`;
+}
+
+const kib = (bytes: number): string => `${(bytes / 1024).toFixed(1)} KiB`;
 
 /** What attention by the policy did in the generated tokens. */
 function policyCounters({ counters }: ReuseAttention) {
