@@ -38,13 +38,7 @@ const policyText = (layers: number, k: number, other = {}): string =>
   });
 
 /** The tokens that follow a prompt, with all layers dense or by a policy. */
-async function decoded(
-  source: Uint8Array,
-  pieces: Uint8Array,
-  backend: string,
-  policy?: string,
-  { from = prompt, maxTokens = 60, texts = 1 } = {},
-) {
+async function decoded(source: Uint8Array, pieces: Uint8Array, backend: string, policy?: string, { from = [prompt], maxTokens = 60 } = {}) {
   let reuse: ReuseAttention | undefined;
   const model = await openModel(source, {
     tokenizer: pieces,
@@ -55,9 +49,9 @@ async function decoded(
       : { attention: async (context) => (reuse = await reuseAttention(context, attention.parsePolicy(policy, context.config))) }),
   });
   const ids: number[][] = [];
-  for (let n = 0; n < texts; n++) {
+  for (const text of from) {
     const own: number[] = [];
-    for await (const { id } of model.tokens(from, { maxTokens })) own.push(id);
+    for await (const { id } of model.tokens(text, { maxTokens })) own.push(id);
     ids.push(own);
   }
   model.dispose();
@@ -79,14 +73,36 @@ describe.each(["js", "native", "wasm"])("a model by a policy on %s", (backend) =
   });
 
   it("that lists little attends to less, the same in each text", async () => {
-    const { ids, counters } = await decoded(bytes, tokenizer, backend, policyText(3, 12), { texts: 2 });
+    const { ids, counters } = await decoded(bytes, tokenizer, backend, policyText(3, 12), { from: [prompt, prompt] });
     expect(ids[1]).toEqual(ids[0]);
     expect(counters?.sparseActive).toBe(true);
     expect(counters?.tokensAttended).toBeLessThan(0.8 * (counters?.tokensVisible as number));
     expect(counters?.massKept).toBeLessThan(0.99);
-    const js = await decoded(bytes, tokenizer, "js", policyText(3, 12), { texts: 2 });
+    const js = await decoded(bytes, tokenizer, "js", policyText(3, 12), { from: [prompt, prompt] });
     expect({ ...counters, massKept: 0 }).toEqual({ ...js.counters, massKept: 0 });
     expect(ids).toEqual(js.ids);
+  });
+
+  it("leaves a prompt of one token, and a last part of one, to dense attention", async () => {
+    const model = await openModel(bytes, { tokenizer, hotset, backend });
+    const parts = `${"abcd ".repeat(15)}ab d`;
+    expect(["", parts].map((text) => model.tokenizer.encode(text).length)).toEqual([1, 65]);
+    model.dispose();
+    const { counters } = await decoded(bytes, tokenizer, backend, policyText(3, 12), { from: ["", parts], maxTokens: 3 });
+    expect(counters?.steps).toBe(4);
+  });
+
+  it("makes lists of its own for each text", async () => {
+    // The lists of the first text, 35 tokens at last, could grow to the second's 39.
+    const texts = [prompt, `${prompt}abcd `];
+    const [first, second, both] = await Promise.all(
+      [texts.slice(0, 1), texts.slice(1), texts].map((from) =>
+        decoded(bytes, tokenizer, backend, policyText(3, 12), { from, maxTokens: 2 }),
+      ),
+    );
+    expect(both?.ids).toEqual([...(first?.ids ?? []), ...(second?.ids ?? [])]);
+    expect(first?.counters).toMatchObject({ steps: 1, anchorRuns: 2 });
+    expect(both?.counters).toMatchObject({ steps: 2, anchorRuns: 4 });
   });
 
   it("is dense while the context is shorter than the policy's minContext", async () => {
@@ -98,7 +114,7 @@ describe.each(["js", "native", "wasm"])("a model by a policy on %s", (backend) =
   it.skipIf(!real)("stories260K gives the text of dense attention for 200 tokens (needs ../shared/data/weights)", async () => {
     const [file, pieces] = [readFileSync(`${weights}/stories260K.bin`), readFileSync(`${weights}/tok512.bin`)];
     const { layers, context } = readModel(file).config;
-    const settings = { from: "", maxTokens: 200 };
+    const settings = { from: [""], maxTokens: 200 };
     const { ids, counters } = await decoded(file, pieces, backend, policyText(layers, context), settings);
     expect(ids[0]?.length).toBe(200);
     expect(ids).toEqual((await decoded(file, pieces, backend, undefined, settings)).ids);
