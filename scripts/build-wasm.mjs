@@ -123,6 +123,22 @@ function compile(file, features) {
     console.error(built.stdout, built.stderr);
     throw new Error(`wasm: ${file} was not built`);
   }
+  // TypeScript lays the memory out, from its start: tables (Math.pow, Math.sin) or static arrays would be written over.
+  if (hasData(readFileSync(file))) throw new Error(`wasm: ${file} has data of its own in the memory; lib/f64.ts does without tables`);
+}
+
+/** Whether a module has a data section: sections are an id and a LEB128 length each, after 8 bytes. */
+function hasData(bytes) {
+  for (let at = 8; at < bytes.length; ) {
+    if (bytes[at++] === 11) return true;
+    let size = 0;
+    for (let shift = 0, more = true; more; shift += 7) {
+      size |= (bytes[at] & 127) << shift;
+      more = bytes[at++] > 127;
+    }
+    at += size;
+  }
+  return false;
 }
 
 function writeIfChanged(file, text) {
