@@ -1,4 +1,5 @@
 import type { Hotset } from "../hotset.js";
+import { freedPages, type KeptTokens } from "../kv-cache/evict/kept.js";
 import type { Tensor } from "../tensor.js";
 import type { ModelConfig } from "./config.js";
 
@@ -6,8 +7,8 @@ const pageSize = 16;
 
 /**
  * The keys and values of one sequence, in pages that all layers share the numbers of: page p of each layer holds the same
- * tokens. Invariants: the first ceil(length / pageSize) entries of the table are pages, none twice; length is at most
- * pages * pageSize.
+ * tokens. Invariants: the first ceil(length / pageSize) entries of the table are pages, none twice, and the others are
+ * free; length is at most pages * pageSize.
  */
 export class SequenceCache {
   readonly pageSize = pageSize;
@@ -20,9 +21,12 @@ export class SequenceCache {
   readonly lengths: Tensor<"i32">;
   readonly #kvHeads: number;
   readonly #headDim: number;
+  /** The next one to be taken is the last. */
+  #free: number[] = [];
+  #peak = 0;
 
-  constructor(hotset: Hotset, backend: string, { layers, kvHeads, headDim }: ModelConfig, context: number) {
-    this.pages = Math.ceil(context / pageSize);
+  constructor(hotset: Hotset, backend: string, { layers, kvHeads, headDim }: ModelConfig, tokens: number) {
+    this.pages = Math.ceil(tokens / pageSize);
     this.#kvHeads = kvHeads;
     this.#headDim = headDim;
     const shape = [this.pages, kvHeads, pageSize, headDim];
@@ -30,7 +34,19 @@ export class SequenceCache {
     this.values = Array.from({ length: layers }, () => hotset.alloc("f32", shape, backend));
     this.pageTable = hotset.alloc("i32", [1, this.pages], backend);
     this.lengths = hotset.alloc("i32", [1], backend);
-    for (let page = 0; page < this.pages; page++) this.pageTable.data[page] = page;
+    this.clear();
+  }
+
+  /** Pages that hold a token, now and at most at a time. */
+  get pagesInUse(): number {
+    return this.pages - this.#free.length;
+  }
+  get peakPages(): number {
+    return this.#peak;
+  }
+  /** Of one page: keys and values of all layers. */
+  get pageBytes(): number {
+    return 2 * this.keys.length * this.#kvHeads * pageSize * this.#headDim * 4;
   }
 
   /** Tokens that are held. */
@@ -40,11 +56,23 @@ export class SequenceCache {
 
   /** Makes room for so many tokens behind those that are held; their rows are written by `write`, layer by layer. */
   grow(tokens: number): void {
-    this.lengths.data[0] = this.length + tokens;
+    const length = this.length + tokens;
+    for (let i = this.pagesInUse; i < Math.ceil(length / pageSize); i++) this.pageTable.data[i] = this.#free.pop() as number;
+    this.lengths.data[0] = length;
+    this.#peak = Math.max(this.#peak, this.pagesInUse);
+  }
+
+  /** The rows of these tokens, as many in each head, are in front now in each layer: frees the pages behind, and says how many. */
+  shrink(kept: KeptTokens): number {
+    const freed = freedPages(this.pageTable.data.subarray(0, this.pagesInUse), kept, pageSize);
+    this.#free.push(...freed.reverse());
+    this.lengths.data[0] = kept.maxKept;
+    return freed.length;
   }
 
   clear(): void {
     this.lengths.data[0] = 0;
+    this.#free = Array.from({ length: this.pages }, (_, i) => this.pages - 1 - i);
   }
 
   /** Keys and values [tokens, kvHeads, headDim] of the last tokens of a layer. */

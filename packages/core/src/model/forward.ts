@@ -9,6 +9,7 @@ import type { Tensor } from "../tensor.js";
 import { SequenceCache } from "./cache.js";
 import type { LayerWeights, LoadedModel, ModelConfig, Weight } from "./config.js";
 import { embedding } from "./embedding/spec.js";
+import { type Eviction, type EvictionCounters, type EvictionSettings, makeEviction, tokensHeld } from "./eviction.js";
 import { type AttentionContext, denseAttention, type LayerAttention } from "./layer-attention.js";
 import { linear } from "./linear/spec.js";
 import { rmsNorm } from "./rms-norm/spec.js";
@@ -17,11 +18,12 @@ import { swiglu } from "./swiglu/spec.js";
 export interface ForwardSettings {
   readonly hotset: Hotset;
   readonly backend: string;
-  /** Tokens of the cache. */
+  /** Tokens of a text, and of the cache where nothing is evicted. */
   readonly context: number;
   /** Prompt tokens that go through the layers together. */
   readonly chunk: number;
   readonly attention?: ((context: AttentionContext) => Promise<LayerAttention>) | undefined;
+  readonly eviction?: EvictionSettings | undefined;
 }
 
 /** The steps of one layer, in three parts: before attention, after it, and the feed-forward part. */
@@ -42,8 +44,8 @@ export async function makeForward({ config, weights }: LoadedModel, settings: Fo
       received: backend,
       hint: "Use native, wasm or js.",
     });
-  const held: (Tensor | Step)[] = [];
-  const keep = <T extends Tensor | Step>(value: T): T => {
+  const held: { dispose(): void }[] = [];
+  const keep = <T extends { dispose(): void }>(value: T): T => {
     held.push(value);
     return value;
   };
@@ -118,12 +120,15 @@ export async function makeForward({ config, weights }: LoadedModel, settings: Fo
     const layers: LayerSteps[] = [];
     for (const w of weights.layers) layers.push(await layer(w));
     const finish = [await norm(last, weights.norm, lastNormed, 1), await project(lastNormed, weights.output, logits, undefined, 1)];
-    const cache = new SequenceCache(hotset, backend, config, context);
-    const attention = await (settings.attention ?? denseAttention)({ hotset, backend, config, cache, queries, out: attended, most: chunk });
+    const cache = keep(new SequenceCache(hotset, backend, config, tokensHeld(settings.eviction, context, chunk)));
+    const attending: AttentionContext = { hotset, backend, config, cache, queries, out: attended, most: chunk };
+    const attention = keep(await (settings.attention ?? denseAttention)(attending));
+    const eviction = settings.eviction && keep(await makeEviction(attending, settings.eviction, context));
     return new Forward({
       config,
       cache,
       attention,
+      eviction,
       lookUp,
       layers,
       finish,
@@ -148,6 +153,7 @@ interface Parts {
   readonly config: ModelConfig;
   readonly cache: SequenceCache;
   readonly attention: LayerAttention;
+  readonly eviction: Eviction | undefined;
   readonly lookUp: Step;
   readonly layers: readonly LayerSteps[];
   readonly finish: readonly Step[];
@@ -160,7 +166,7 @@ interface Parts {
   readonly last: Tensor<"f32">;
   readonly logits: Tensor<"f32">;
   readonly chunk: number;
-  readonly held: readonly (Tensor | Step)[];
+  readonly held: readonly { dispose(): void }[];
 }
 
 export class Forward {
@@ -168,6 +174,7 @@ export class Forward {
   readonly #steps: readonly Step[];
   #tokens: number;
   #position = 0;
+  #promptTokens = 0;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -182,15 +189,22 @@ export class Forward {
   get cache(): SequenceCache {
     return this.#parts.cache;
   }
+  /** What a cache that forgets has done; undefined where it does not. */
+  get evicted(): EvictionCounters | undefined {
+    return this.#parts.eviction?.counters;
+  }
   /** [1, vocab]: what followed from the last token. */
   get logits(): Tensor<"f32"> {
     return this.#parts.logits;
   }
 
-  /** Forgets the sequence. */
-  clear(): void {
+  /** Forgets the sequence, and begins one whose first tokens, so many, are its prompt. */
+  begin(promptTokens: number): void {
     this.#position = 0;
+    this.#promptTokens = promptTokens;
     this.#parts.cache.clear();
+    this.#parts.attention.begin?.();
+    this.#parts.eviction?.begin(promptTokens);
   }
 
   /** Tokens of one run, at most. */
@@ -200,8 +214,9 @@ export class Forward {
 
   /** Takes up to `chunk` tokens through the layers; the logits are those after the last of them. */
   run(tokens: readonly number[], wantLogits = true): void {
-    const { layers, attention, cache, ids, positions, x, delta, keys, value, config, last, finish, lookUp, chunk } = this.#parts;
+    const { layers, attention, eviction, cache, ids, positions, x, delta, keys, value, config, last, finish, lookUp, chunk } = this.#parts;
     const n = tokens.length;
+    eviction?.makeRoom();
     const room = cache.pages * cache.pageSize - cache.length;
     if (n < 1 || n > Math.min(chunk, room))
       throw new HotsetError("argument", {
@@ -213,27 +228,28 @@ export class Forward {
     this.#tokens = n;
     ids.data.set(tokens);
     for (let t = 0; t < n; t++) positions.data[t] = this.#position + t;
+    const ofPrompt = this.#position < this.#promptTokens;
     lookUp.run();
     cache.grow(n);
     for (const [i, { before, after, feedForward }] of layers.entries()) {
       for (const step of before) step.run();
       cache.write(i, n, keys.data, value.data);
-      attention.attend(i, n);
+      attention.attend(i, n, ofPrompt);
+      eviction?.attended(i, this.#position, n);
       for (const step of after) step.run();
       add(x.data, delta.data, n * config.dim);
       for (const step of feedForward) step.run();
       add(x.data, delta.data, n * config.dim);
     }
     this.#position += n;
+    eviction?.ran(this.#position);
     if (!wantLogits) return;
     last.data.set(x.data.subarray((n - 1) * config.dim, n * config.dim));
     for (const step of finish) step.run();
   }
 
   dispose(): void {
-    this.#parts.attention.dispose();
     for (const one of this.#parts.held) one.dispose();
-    this.#parts.cache.dispose();
   }
 }
 

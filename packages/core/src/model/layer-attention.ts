@@ -20,16 +20,15 @@ export interface AttentionContext {
   readonly most: number;
 }
 
-/**
- * How the layers of a model attend. This is the one place to put another method: reuse of a layer's selection, or a cache
- * that forgets.
- */
+/** How the layers of a model attend. This is the one place to put another method: see `reuseAttention`. */
 export interface LayerAttention {
+  /** Another text begins: nothing of the one before holds. */
+  begin?(): void;
   /**
    * One layer, for the last `tokens` tokens of the cache, whose keys and values are in it: reads the first rows of
-   * `queries`, writes those of `out`.
+   * `queries`, writes those of `out`. `ofPrompt`: these tokens were given, not generated.
    */
-  attend(layer: number, tokens: number): void;
+  attend(layer: number, tokens: number, ofPrompt: boolean): void;
   dispose(): void;
 }
 

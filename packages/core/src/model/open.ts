@@ -7,6 +7,7 @@ import { sample } from "../logits/sample/spec.js";
 import type { Step } from "../step.js";
 import type { Tensor } from "../tensor.js";
 import { contextError, type LoadedModel, type ModelConfig, type Tokenizer } from "./config.js";
+import { checkEviction, type EvictionSettings } from "./eviction.js";
 import { readGguf } from "./formats/gguf.js";
 import { isGguf } from "./formats/gguf-file.js";
 import { looksLikeLlama2c, readLlama2c, readLlama2cTokenizer } from "./formats/llama2c.js";
@@ -22,10 +23,15 @@ export interface OpenModelSettings {
   readonly hotset?: Hotset | undefined;
   /** llama2.c's tokenizer.bin, or a tokenizer of another library; needed where the file holds none. */
   readonly tokenizer?: Uint8Array | Tokenizer | undefined;
-  /** Tokens of the cache; default and most: what the model was made for. */
+  /** Tokens of a text, and of the cache; default and most: what the model was made for. */
   readonly context?: number | undefined;
-  /** How layers attend; default: to everything before. */
+  /** How layers attend; default: to everything before (`denseAttention`); `reuseAttention` attends by a policy. */
   readonly attention?: ((context: AttentionContext) => Promise<LayerAttention>) | undefined;
+  /**
+   * Tokens that leave the cache, in dense attention; default: none. Positions stay those of the text, and a text still ends
+   * with the context. `model.forward.evicted` counts.
+   */
+  readonly eviction?: EvictionSettings | undefined;
 }
 
 export interface GenerateSettings {
@@ -65,9 +71,17 @@ export async function openModel(source: Uint8Array | Blob | LoadedModel, setting
       expected: `context to be a whole number from 2 to the model's ${config.context}`,
       received: describe(settings.context),
     });
+  const { attention, eviction } = settings;
+  if (eviction) checkEviction(eviction);
+  if (eviction && attention)
+    throw new HotsetError("argument", {
+      where: "openModel",
+      expected: "attention or eviction",
+      received: "both: lists of a policy would name tokens that have left",
+    });
   const tokenizer = tokenizerOf(loaded, settings.tokenizer);
   const backend = settings.backend ?? fastestOnCpu(hotset, loaded);
-  const forward = await makeForward(loaded, { hotset, backend, context, chunk: Math.min(64, context), attention: settings.attention });
+  const forward = await makeForward(loaded, { hotset, backend, context, chunk: Math.min(64, context), attention, eviction });
   const plan = await hotset.plan(sample, { rows: 1, vocab: config.vocab }, {}, { backend });
   const [seeds, positions] = [hotset.alloc("u32", [1], backend), hotset.alloc("u32", [1], backend)];
   const step = plan.bind({ logits: forward.logits, seeds, positions });
@@ -172,7 +186,7 @@ export class Model {
     if (input.length === 0)
       throw new HotsetError("argument", { where: "model.generate", expected: "a prompt with a token", received: describe(prompt) });
     if (input.length >= this.context) throw contextError(input.length, this.context);
-    this.#begin(settings);
+    this.#begin(settings, input.length);
     try {
       signal?.throwIfAborted();
       await this.#read(input, signal);
@@ -185,7 +199,7 @@ export class Model {
         await turn();
         signal?.throwIfAborted();
         if (this.#state !== "running") throw disposedError();
-        if (made + 1 === maxTokens || this.forward.cache.length >= this.context) break;
+        if (made + 1 === maxTokens || this.forward.position >= this.context) break;
         this.forward.run([id]);
       }
       const rest = decoder.end();
@@ -204,7 +218,7 @@ export class Model {
     if (!running) this.#release();
   }
 
-  #begin({ temperature = 0, topK = 0, topP = 1, minP = 0, seed = 0 }: GenerateSettings): void {
+  #begin({ temperature = 0, topK = 0, topP = 1, minP = 0, seed = 0 }: GenerateSettings, promptTokens: number): void {
     if (this.#state === "disposed") throw disposedError();
     if (this.#state === "running")
       throw new HotsetError("busy", {
@@ -218,7 +232,7 @@ export class Model {
     const { step, seeds } = this.#sampler;
     step.set("temperature", temperature).set("topK", topK).set("topP", topP).set("minP", minP);
     seeds.data[0] = seed;
-    this.forward.clear();
+    this.forward.begin(promptTokens);
     this.#state = "running";
   }
 

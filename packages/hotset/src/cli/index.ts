@@ -123,6 +123,11 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--min-p <x>", "least probability that is kept, of the largest", "0")
     .option("--seed <n>", "the same seed gives the same text", "0")
     .option("--context <n>", "tokens of the cache; default: what the model was made for")
+    .addOption(
+      new Option("--evict <method>", "tokens leave the cache; positions stay those of the text").choices(["snapkv", "streaming-llm"]),
+    )
+    .option("--budget <n>", "tokens that stay: of the prompt (snapkv), or at any time (streaming-llm)")
+    .option("--policy <file>", "policy.json: which layers attend to everything, list what weighed most, or attend to a list")
     .option("--backend <id>", "native, wasm or js; default: the fastest")
     .addOption(json())
     .action(async (path, options) => (await import("./run.js")).runModel(path, options));

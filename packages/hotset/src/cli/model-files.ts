@@ -28,7 +28,8 @@ function read(path: string): Uint8Array {
     throw new Error(`run: expected a file that can be read but received ${path} (${(error as Error).message})`, { cause: error });
   }
 }
-const text = (path: string): string => new TextDecoder().decode(read(path));
+/** A text file. Throws where it cannot be read. */
+export const text = (path: string): string => new TextDecoder().decode(read(path));
 
 function json(path: string): Record<string, unknown> {
   try {

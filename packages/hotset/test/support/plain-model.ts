@@ -3,7 +3,10 @@ import { f16ToNumber, toF16, toQ8Rows } from "@hotset/core";
 
 const { fround } = Math;
 
+export type Sees = (position: number, token: number, layer: number, kvHead: number) => boolean;
+
 export class PlainModel {
+  #sees: Sees = () => true;
   readonly #sizes: { dim: number; hidden: number; layers: number; heads: number; kvHeads: number; vocab: number; context: number };
   readonly #weights: Record<string, Float32Array> = {};
   readonly #keys: Float32Array[][];
@@ -44,8 +47,9 @@ export class PlainModel {
     this.#values = Array.from({ length: layers }, () => []);
   }
 
-  /** The tokens that follow a prompt, each the most likely one. */
-  greedy(prompt: readonly number[], count: number): number[] {
+  /** The tokens that follow a prompt, each the most likely one; `sees`: what the token at a position attends to. */
+  greedy(prompt: readonly number[], count: number, sees: Sees = () => true): number[] {
+    this.#sees = sees;
     const out: number[] = [];
     let logits = new Float32Array();
     for (const [position, token] of prompt.entries()) logits = this.#forward(token, position);
@@ -75,10 +79,10 @@ export class PlainModel {
       const attended = new Float32Array(dim);
       for (let h = 0; h < heads; h++) {
         const head = Math.floor((h * kvHeads) / heads) * size;
-        const scores = (this.#keys[layer] as Float32Array[]).map((key) => {
+        const scores = (this.#keys[layer] as Float32Array[]).map((key, t) => {
           let sum = 0;
           for (let i = 0; i < size; i++) sum = fround(sum + fround((q[h * size + i] as number) * (key[head + i] as number)));
-          return fround(sum / fround(Math.sqrt(size)));
+          return this.#sees(position, t, layer, head / size) ? fround(sum / fround(Math.sqrt(size))) : Number.NEGATIVE_INFINITY;
         });
         const largest = Math.max(...scores);
         const weights = scores.map((score) => fround(Math.exp(score - largest)));
