@@ -24,6 +24,8 @@ export interface CalibrationStep {
   readonly total: number;
 }
 
+/** Work that a backend cannot do in this time at its limits is not measured there: js would take minutes over what is meant for others. */
+const longestUs = 100_000;
 const workingSets = [256 << 10, 8 << 20, 256 << 20];
 
 /**
@@ -36,39 +38,50 @@ export async function calibrate(
   cases: readonly CalibrationCase[],
   progress: (step: CalibrationStep) => void | Promise<void> = () => {},
 ): Promise<MachineConstants> {
-  const constants: Record<string, BackendConstants> = {};
   const measured = backends.filter((backend) => !isDevice(backend) || !backend.device.software);
-  const perBackend = workingSets.length + 3 + cases.length;
+  const total = (workingSets.length + 3 + cases.length) * measured.length;
   let done = 0;
+  const say = (backend: Backend, what: string) => progress({ backend: backend.id, what, done: done++, total });
+  const limits = new Map<Backend, BackendConstants>();
   for (const backend of measured) {
-    const say = (what: string) => progress({ backend: backend.id, what, done: done++, total: perBackend * measured.length });
     const readGBs: [number, number][] = [];
     for (const bytes of workingSets) {
-      await say(`read ${bytes >> 20 ? `${bytes >> 20} MiB` : `${bytes >> 10} KiB`}`);
+      await say(backend, `read ${bytes >> 20 ? `${bytes >> 20} MiB` : `${bytes >> 10} KiB`}`);
       readGBs.push([bytes, await backend.probe({ kind: "read", bytes })]);
     }
-    await say("multiply-add");
+    await say(backend, "multiply-add");
     const gflops = await backend.probe({ kind: "madd" });
-    await say("copy");
+    await say(backend, "copy");
     const copyGBs = await backend.probe({ kind: "copy", bytes: 64 << 20 });
-    await say("launch");
-    const overhead = await launch(backend, cases);
-    const base: BackendConstants = { ...overhead, readGBs, gflops, copyGBs, ops: {} };
-    const shares: Record<string, { bandwidth: number[]; compute: number[] }> = {};
-    for (const work of cases) {
-      await say(`${work.op.id} ${Object.values(work.axes).join(" x ")}`);
-      const us = await timeOf(backend, work);
-      if (us === undefined) continue;
+    await say(backend, "launch");
+    limits.set(backend, { ...(await launch(backend, cases)), readGBs, gflops, copyGBs, ops: {} });
+  }
+  const shares = new Map(measured.map((backend) => [backend, {} as Record<string, { bandwidth: number[]; compute: number[] }>]));
+  for (const work of cases) {
+    // Made once for all: that takes longer than most runs.
+    const given = work.inputs();
+    for (const backend of measured) {
+      await say(backend, `${work.op.id} ${Object.values(work.axes).join(" x ")}`);
+      const { readGBs, gflops, launchUs } = limits.get(backend) as BackendConstants;
       const { bytes, flops } = work.op.cost(work.axes, work.variant);
       const memoryUs = bytes / (bandwidthAt(readGBs, bytes) * 1e3);
       const computeUs = flops / (gflops * 1e3);
-      const entry = shares[work.op.id] ?? { bandwidth: [], compute: [] };
-      shares[work.op.id] = entry;
-      entry[memoryUs >= computeUs ? "bandwidth" : "compute"].push(Math.max(memoryUs, computeUs) / Math.max(us - base.launchUs, us / 2));
+      if (Math.max(memoryUs, computeUs) > longestUs) continue;
+      const us = await timeOf(backend, { ...work, inputs: () => given });
+      if (us === undefined) continue;
+      const ofBackend = shares.get(backend) as Record<string, { bandwidth: number[]; compute: number[] }>;
+      ofBackend[work.op.id] ??= { bandwidth: [], compute: [] };
+      ofBackend[work.op.id]?.[memoryUs >= computeUs ? "bandwidth" : "compute"].push(
+        Math.max(memoryUs, computeUs) / Math.max(us - launchUs, us / 2),
+      );
     }
-    constants[backend.id] = { ...base, ops: Object.fromEntries(Object.entries(shares).map(([id, entry]) => [id, sharesOf(entry)])) };
   }
-  return constants;
+  return Object.fromEntries(
+    measured.map((backend) => {
+      const ops = Object.entries(shares.get(backend) ?? {}).map(([id, entry]) => [id, sharesOf(entry)]);
+      return [backend.id, { ...(limits.get(backend) as BackendConstants), ops: Object.fromEntries(ops) }];
+    }),
+  );
 }
 
 /** Where only one of the two limits was met, the other is assumed to be reached as well as it. */
