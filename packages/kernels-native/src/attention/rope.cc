@@ -7,6 +7,13 @@
 #include "../kernel.h"
 #include "../simd/simd.h"
 
+// glibc 2.29 has a pow that differs in how it reports errors; the older one is everywhere where Node is.
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver pow, pow@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver pow, pow@GLIBC_2.17");
+#endif
+
 namespace hotset {
 namespace HOTSET_ISA {
 
