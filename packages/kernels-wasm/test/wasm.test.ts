@@ -118,10 +118,12 @@ describe("threads", () => {
       const threads = () => readdirSync("/proc/self/task").length;
       const settle = () => new Promise((resolve) => setTimeout(resolve, 20));
       const use = async () => { const { bind } = await make({ threads: 4 }); await bind().runAsync(); };
+      // Three helpers each. Some may be collected before the end, and the engine may hold on to the frame of the last.
+      await use();
+      const few = threads() + 3;
       for (let i = 0; i < 6; i++) await use();
-      const most = threads();
-      for (let i = 0; i < 200 && threads() > most - 18; i++) { gc(); await settle(); }
-      console.log(most - threads() >= 18);`;
+      for (let i = 0; i < 200 && threads() > few; i++) { gc(); await settle(); }
+      console.log(threads() <= few);`;
     expect(node(source, { flags: ["--expose-gc"] }).stdout).toBe("true");
   });
 });
