@@ -52,18 +52,23 @@ def case(name, axes, variant, inputs, expected, scalars=None):
     return {"name": name, "axes": axes, "variant": variant, "scalars": scalars or {}, "inputs": inputs, "expected": expected}
 
 
-def linear(dtype, tokens, in_dim, out_dim, bias, rng):
+def linear(dtype, tokens, in_dim, out_dim, besides, rng):
     elements, rows = stored(dtype, out_dim, in_dim, rng)
     x = [f32(rng.gauss(0, 1)) for _ in range(tokens * in_dim)]
     b = [f32(rng.gauss(0, 1)) for _ in range(out_dim)]
     out = [
-        float(sum(Fraction(x[t * in_dim + i]) * rows[o][i] for i in range(in_dim)) + (Fraction(b[o]) if bias else 0))
+        float(sum(Fraction(x[t * in_dim + i]) * rows[o][i] for i in range(in_dim)) + (Fraction(b[o]) if besides else 0))
         for t in range(tokens)
         for o in range(out_dim)
     ]
-    inputs = {"x": x, "weight": elements} | ({"bias": b} if bias else {})
+    inputs = {"x": x, "weight": elements} | ({"bias": b} if besides else {})
+    if besides == "bias and residual":
+        residual = [f32(rng.gauss(0, 1)) for _ in range(tokens * out_dim)]
+        out = [float(Fraction(sum_) + Fraction(r)) for sum_, r in zip(out, residual)]
+        inputs["residual"] = residual
     axes = {"tokens": tokens, "inDim": in_dim, "outDim": out_dim}
-    return case(f"{dtype}, {'bias' if bias else 'no bias'}", axes, {"weight": dtype, "bias": bias}, inputs, {"out": out})
+    variant = {"weight": dtype, "bias": "bias" in inputs, "residual": "residual" in inputs}
+    return case(f"{dtype}, {besides or 'no bias'}", axes, variant, inputs, {"out": out})
 
 
 def embedding(dtype, rng):
@@ -97,7 +102,7 @@ def main():
     emit(
         __file__,
         {
-            "linear.json": [linear(dtype, 2, 64, 3, bias, rng) for dtype in kinds for bias in (False, True)],
+            "linear.json": [linear(dtype, 2, 64, 3, besides, rng) for dtype in kinds for besides in (None, "bias", "bias and residual")],
             "rms-norm.json": [rms_norm(2, 11, 1e-5, rng), rms_norm(3, 7, 0.5, rng)],
             "swiglu.json": [swiglu(1, rng), swiglu(20, rng)],
             "embedding.json": [embedding(dtype, rng) for dtype in kinds],

@@ -506,7 +506,7 @@ static_assert(offsetof(model_embedding_params, table_dtype) == 48);
 constexpr int model_embedding_tensors = 3;
 enum : int32_t { model_embedding_port_ids = 0, model_embedding_port_table = 1, model_embedding_port_out = 2 };
 
-// model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0.
+// model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0, plus what passes it by.
 struct model_linear_params {
   int64_t tokens;
   int64_t in_dim;
@@ -514,21 +514,23 @@ struct model_linear_params {
   const float* x;  // [tokens, inDim]
   const void* weight;  // [outDim, inDim]
   const float* bias;  // [outDim]
+  const float* residual;  // [tokens, outDim]
   float* out;  // [tokens, outDim]
   uint32_t weight_dtype;
   uint32_t padding_[1];
 };
-static_assert(sizeof(model_linear_params) == 64);
+static_assert(sizeof(model_linear_params) == 72);
 static_assert(offsetof(model_linear_params, tokens) == 0);
 static_assert(offsetof(model_linear_params, in_dim) == 8);
 static_assert(offsetof(model_linear_params, out_dim) == 16);
 static_assert(offsetof(model_linear_params, x) == 24);
 static_assert(offsetof(model_linear_params, weight) == 32);
 static_assert(offsetof(model_linear_params, bias) == 40);
-static_assert(offsetof(model_linear_params, out) == 48);
-static_assert(offsetof(model_linear_params, weight_dtype) == 56);
-constexpr int model_linear_tensors = 4;
-enum : int32_t { model_linear_port_x = 0, model_linear_port_weight = 1, model_linear_port_bias = 2, model_linear_port_out = 3 };
+static_assert(offsetof(model_linear_params, residual) == 48);
+static_assert(offsetof(model_linear_params, out) == 56);
+static_assert(offsetof(model_linear_params, weight_dtype) == 64);
+constexpr int model_linear_tensors = 5;
+enum : int32_t { model_linear_port_x = 0, model_linear_port_weight = 1, model_linear_port_bias = 2, model_linear_port_residual = 3, model_linear_port_out = 4 };
 
 // model/rms-norm: Root-mean-square normalisation of each token's vector, times a learned weight.
 struct model_rms_norm_params {

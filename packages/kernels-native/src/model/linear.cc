@@ -1,4 +1,4 @@
-// model/linear: out = x weight^T + bias.
+// model/linear: out = x weight^T + bias + residual.
 //
 // Up to 4 tokens ("rows"): each row of weights is read once, where it lies, and meets all the vectors; 4 rows side by
 // side, sums over whole vectors and a rest that is copied out; q8_0 sums a block, then multiplies by its scale. Bound
@@ -85,6 +85,13 @@ inline void q8_sums(const q8* const* rows, const float* x, int64_t dim, float (*
     for (int r = 0; r < R; r++) out[q][r] = reduce_add(sum[q][r]);
 }
 
+inline void put(const model_linear_params& p, int64_t token, int64_t row, float sum) {
+  const int64_t at = token * p.out_dim + row;
+  if (p.bias) sum += p.bias[row];
+  if (p.residual) sum += p.residual[at];
+  p.out[at] = sum;
+}
+
 template <class T, int Q, int R>
 inline void rows_at(const model_linear_params& p, int64_t row) {
   const int64_t pitch = sizeof(T) == sizeof(q8) ? p.in_dim / kQ8 : p.in_dim;
@@ -94,7 +101,7 @@ inline void rows_at(const model_linear_params& p, int64_t row) {
   if constexpr (sizeof(T) == sizeof(q8)) q8_sums<Q, R>(rows, p.x, p.in_dim, sums);
   else row_sums<T, Q, R>(rows, p.x, p.in_dim, sums);
   for (int q = 0; q < Q; q++)
-    for (int r = 0; r < R; r++) p.out[q * p.out_dim + row + r] = p.bias ? sums[q][r] + p.bias[row + r] : sums[q][r];
+    for (int r = 0; r < R; r++) put(p, q, row + r, sums[q][r]);
 }
 
 template <class T, int Q>
@@ -143,7 +150,7 @@ void run_panel(const model_linear_params& p, int64_t row, const float* packed, f
     }
   }
   for (int64_t t = 0; t < p.tokens; t++)
-    for (int r = 0; r < rows; r++) p.out[t * p.out_dim + row + r] = p.bias ? partial[t * kPanelRows + r] + p.bias[row + r] : partial[t * kPanelRows + r];
+    for (int r = 0; r < rows; r++) put(p, t, row + r, partial[t * kPanelRows + r]);
 }
 
 struct Scratch {

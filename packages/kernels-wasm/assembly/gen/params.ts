@@ -374,11 +374,12 @@ export class ModelEmbeddingParams {
   table_dtype: u32;
 }
 
-/** model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0. */
+/** model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0, plus what passes it by. */
 export const MODEL_LINEAR_PORT_X: i32 = 0;
 export const MODEL_LINEAR_PORT_WEIGHT: i32 = 1;
 export const MODEL_LINEAR_PORT_BIAS: i32 = 2;
-export const MODEL_LINEAR_PORT_OUT: i32 = 3;
+export const MODEL_LINEAR_PORT_RESIDUAL: i32 = 3;
+export const MODEL_LINEAR_PORT_OUT: i32 = 4;
 @unmanaged
 export class ModelLinearParams {
   tokens: u32;
@@ -387,6 +388,7 @@ export class ModelLinearParams {
   x: usize; // [tokens, inDim]
   weight: usize; // [outDim, inDim]
   bias: usize; // [outDim]
+  residual: usize; // [tokens, outDim]
   out: usize; // [tokens, outDim]
   weight_dtype: u32;
 }

@@ -1,4 +1,4 @@
-// model/linear: out = x weight^T + bias.
+// model/linear: out = x weight^T + bias + residual.
 //
 // Up to 2 tokens ("rows"): 4 rows of weights are read once, where they lie, side by side, and meet each vector; q8_0
 // sums a block, then multiplies by its scale. More ("panel"): linear-panel.ts, columns in runs of 256. All in f32; no sum
@@ -85,7 +85,6 @@ function run_rows<T>(params: ModelLinearParams, first: u32, end: u32, rest: usiz
   const bytes = row_bytes<T>(params);
   for (let token: u32 = 0; token < params.tokens; token++) {
     const x = params.x + token * params.in_dim * 4;
-    const out = params.out + token * params.out_dim * 4;
     for (let row = first; row < end; row += 4) {
       const a = params.weight + row * bytes;
       // Rows that are not there are the last one once more.
@@ -95,12 +94,16 @@ function run_rows<T>(params: ModelLinearParams, first: u32, end: u32, rest: usiz
       let sums = sizeof<T>() == 8 ? block_sums(a, b, c, d, x, params.in_dim) : row_sums<T>(a, b, c, d, x, params.in_dim, rest);
       const n = min<u32>(4, end - row);
       v128.store(rest, sums);
-      for (let r: u32 = 0; r < n; r++) {
-        const sum = load<f32>(rest + r * 4);
-        store<f32>(out + (row + r) * 4, params.bias ? sum + load<f32>(params.bias + (row + r) * 4) : sum);
-      }
+      for (let r: u32 = 0; r < n; r++) put(params, token, row + r, load<f32>(rest + r * 4));
     }
   }
+}
+
+function put(params: ModelLinearParams, token: u32, row: u32, sum: f32): void {
+  const at = (token * params.out_dim + row) * 4;
+  if (params.bias) sum += load<f32>(params.bias + row * 4);
+  if (params.residual) sum += load<f32>(params.residual + at);
+  store<f32>(params.out + at, sum);
 }
 
 /** Dot products of four rows with a vector. `rest` [64 bytes] takes the ends of rows. */
@@ -187,10 +190,6 @@ function run_panel<T>(params: ModelLinearParams, row: u32, packed: usize, panel:
   }
   for (let t: u32 = 0; t < params.tokens; t++) {
     const from = partial + t * PANEL_ROWS * 4;
-    const to = params.out + (t * params.out_dim + row) * 4;
-    for (let r: u32 = 0; r < rows; r++) {
-      const sum = load<f32>(from + r * 4);
-      store<f32>(to + r * 4, params.bias ? sum + load<f32>(params.bias + (row + r) * 4) : sum);
-    }
+    for (let r: u32 = 0; r < rows; r++) put(params, t, row + r, load<f32>(from + r * 4));
   }
 }

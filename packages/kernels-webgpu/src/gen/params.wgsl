@@ -184,7 +184,7 @@ struct ModelEmbeddingParams {
   table_dtype: u32,
 }
 
-// model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0.
+// model/linear: A linear layer: each token's vector times a stored matrix of f32, f16, bf16 or q8_0, plus what passes it by.
 struct ModelLinearParams {
   tokens: u32,
   in_dim: u32,

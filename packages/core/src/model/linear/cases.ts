@@ -15,6 +15,7 @@ const inputs = ({ axes, variant, random }: InputRequest): Tensors => {
       inDim,
     ),
     ...(variant.bias ? { bias: random.values(outDim, () => 4 * random.normal()) } : {}),
+    ...(variant.residual ? { residual: random.values(tokens * outDim, () => 4 * random.normal()) } : {}),
   };
 };
 
@@ -88,6 +89,15 @@ export const cases: OpCases = {
       variants: ({ bias }) => bias === true,
     },
     {
+      ...changing("residual of the first token for all", "tokens have equal residuals, or none", (call) => {
+        const { tokens, outDim } = call.axes as LinearAxes;
+        const residual = tensorsOf(call).residual?.slice();
+        for (let t = 1; t < tokens; t++) residual?.copyWithin(t * outDim, 0, outDim);
+        return withTensors(call, { residual });
+      }),
+      variants: ({ residual }) => residual === true,
+    },
+    {
       ...changing("scale of the first block for all", "there is one block only", (call) => {
         const { blockBytes } = dtypes.q8_0;
         const weight = tensorsOf(call).weight.slice() as Uint8Array;
@@ -106,6 +116,8 @@ export const cases: OpCases = {
         const given = inputs(request) as unknown as LinearTensors;
         const turned = new Float32Array(given.x.length);
         for (let t = 0; t < tokens; t++) turned.set(given.x.subarray(t * inDim, (t + 1) * inDim), ((t + 4) % tokens) * inDim);
+        // The residual stays where it is: then only the products are compared.
+        if (given.residual) given.residual.fill(0.5);
         const { out: a } = await run(request.axes, request.variant, given as unknown as Tensors);
         const { out: b } = await run(request.axes, request.variant, { ...given, x: turned } as unknown as Tensors);
         for (let t = 0; t < tokens; t++)
@@ -131,7 +143,7 @@ function bench(name: string, tokens: number, inDim: number, calibrate: boolean, 
     name,
     calibrate,
     axes: sizes(tokens, inDim, outDim),
-    variants: (["f32", "f16", "q8_0"] as const).map((weight) => ({ weight, bias: false })),
+    variants: (["f32", "f16", "q8_0"] as const).map((weight) => ({ weight, bias: false, residual: false })),
     inputs: ({ axes, variant, random }) => {
       const dtype = variant.weight as DType;
       // A few rows over and over: quick to make, and as slow to read as others.
