@@ -108,7 +108,6 @@ function compile(file, features) {
     "--shrinkLevel",
     "0",
     "--noAssert",
-    "--converge",
     "--stackSize",
     "0",
     "--disableWarning",

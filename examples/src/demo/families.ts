@@ -11,10 +11,10 @@ import { flatIndexLine } from "./flat-index.js";
 export async function families(hotset: Hotset, data: string): Promise<void> {
   console.log("\nOne line for each family (node examples/dist/NAME.js runs it alone)");
   const cache = { batch: 1, queryHeads: 16, kvHeads: 4, headDim: 64, valueDim: 64, pages: 1024, pageSize: 16, maxPages: 1024 };
-  tell(await example("attention", data), because(hotset, attention.decode, cache, { keyPages: "f32" }));
-  tell(await example("kv-cache", data), "decisions about blocks are integers, made in JavaScript on every machine");
+  tell(await first("attention", data), because(hotset, attention.decode, cache, { keyPages: "f32" }));
+  tell(await first("kv-cache", data), "decisions about blocks are integers, made in JavaScript on every machine");
   const layer = { tokens: 1, topK: 4, experts: 32, slots: 8, dim: 384, hidden: 768, blockSize: 1, capacity: 4 };
-  tell(await example("moe", data), because(hotset, moe.groupedFfn, layer, { gate: "f16" }));
+  tell(await first("moe", data), because(hotset, moe.groupedFfn, layer, { gate: "f16" }));
   tell(
     await flatIndexLine(hotset),
     because(hotset, search.scan, { batch: 1, count: 60_000, dim: 784, k: 64 }, { rows: "i8", metric: "ip" }),
@@ -34,11 +34,14 @@ function because(hotset: Hotset, op: Parameters<Hotset["planSync"]>[0], axes: ob
   return `${op.id}: ${why}`;
 }
 
-/** The first line that an example prints. */
-async function example(name: string, data: string, ...more: string[]): Promise<string> {
+/** What an example says of this data: the first line that it prints. */
+const first = async (name: string, data: string): Promise<string> => (await example(name, "--data", data))[0] ?? "";
+
+/** The lines that an example prints. */
+async function example(name: string, ...given: string[]): Promise<string[]> {
   const file = fileURLToPath(new URL(`../${name}.js`, import.meta.url));
-  const { stdout } = await promisify(execFile)(process.execPath, [file, ...(name === "run-model" ? more : ["--data", data])]);
-  return name === "run-model" ? stdout : (stdout.split("\n")[0] as string);
+  const { stdout } = await promisify(execFile)(process.execPath, [file, ...given]);
+  return stdout.trim().split("\n");
 }
 
 /** All of them in a model that runs, where there is one. */
@@ -50,6 +53,6 @@ async function story(data: string): Promise<void> {
     );
     return;
   }
-  const lines = (await example("run-model", data, file)).trim().split("\n");
+  const lines = await example("run-model", file);
   console.log(`\n  A model (stories260K): ${lines[0]?.slice(0, 150)} ...\n  ${lines.at(-1)}`);
 }

@@ -1,10 +1,11 @@
 import { createHash } from "node:crypto";
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { arch, cpus, homedir, platform } from "node:os";
 import { join } from "node:path";
 import type { Backend } from "../backend.js";
 import { HotsetError } from "../errors.js";
 import type { MachineConstants } from "../machine.js";
+import { writeWhole } from "./whole-file.js";
 
 /** HOTSET_CACHE_DIR, else the user's cache folder. It is made when something is written. */
 export function cacheFolder(): string {
@@ -37,19 +38,10 @@ export function readConstants(key: string): MachineConstants | undefined {
 /** Writes them atomically; returns the path. Throws HotsetError where the folder cannot be written. */
 export function writeConstants(key: string, constants: MachineConstants): string {
   const path = fileOf(key);
-  const temporary = `${path}.${process.pid}.tmp`;
   try {
     mkdirSync(cacheFolder(), { recursive: true });
-    const file = openSync(temporary, "w");
-    try {
-      writeSync(file, `${JSON.stringify(constants, null, 2)}\n`);
-      fsyncSync(file);
-    } finally {
-      closeSync(file);
-    }
-    renameSync(temporary, path);
+    writeWhole(path, [new TextEncoder().encode(`${JSON.stringify(constants, null, 2)}\n`)]);
   } catch (cause) {
-    removeQuietly(temporary);
     throw new HotsetError("argument", {
       where: "cache folder",
       expected: `to write ${path}`,
@@ -59,14 +51,6 @@ export function writeConstants(key: string, constants: MachineConstants): string
     });
   }
   return path;
-}
-
-function removeQuietly(path: string): void {
-  try {
-    rmSync(path, { force: true });
-  } catch {
-    // It was never made.
-  }
 }
 
 function isConstants(value: unknown): value is MachineConstants {

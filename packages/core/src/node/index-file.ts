@@ -1,31 +1,20 @@
 /** Files of indexes: written whole or not at all, read into the memory they stay in, or mapped. */
-import { closeSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
+import { closeSync, fstatSync, openSync } from "node:fs";
 import { isDevice } from "../backend.js";
 import { defaultHotset } from "../default.js";
 import { FormatError, HotsetError } from "../errors.js";
 import type { Source } from "../search/flat-index/container.js";
 import { FlatIndex, type OpenSettings } from "../search/flat-index/flat-index.js";
+import { readFully, writeWhole } from "./whole-file.js";
 
 /**
  * Writes an index to `path`: to a temporary file beside it, which takes its place when all of it is on the disk. The
  * index is compacted first. Throws HotsetError where that cannot be done; then what was at `path` is as it was.
  */
 export function saveIndex(index: FlatIndex, path: string): void {
-  const temporary = `${path}.${process.pid}.tmp`;
   try {
-    const file = openSync(temporary, "w");
-    try {
-      for (const part of index.parts())
-        for (let at = 0; at < part.length; ) at += writeSync(file, part, at, Math.min(part.length - at, 1 << 30));
-      fsyncSync(file);
-    } finally {
-      closeSync(file);
-    }
-    renameSync(temporary, path);
-    syncFolder(dirname(path));
+    writeWhole(path, index.parts());
   } catch (cause) {
-    rmSync(temporary, { force: true });
     if (cause instanceof HotsetError) throw cause;
     throw new HotsetError("argument", { where: "saveIndex", expected: `to write ${path}`, received: (cause as Error).message, cause });
   }
@@ -59,28 +48,5 @@ export async function openIndex(path: string, settings: OpenFileSettings = {}): 
     return FlatIndex.load(hotset, views, settings);
   } finally {
     closeSync(file);
-  }
-}
-
-function readFully(file: number, path: string, offset: number, target: Uint8Array): void {
-  for (let at = 0; at < target.length; ) {
-    const count = readSync(file, target, at, Math.min(target.length - at, 1 << 30), offset + at);
-    if (count === 0)
-      throw new FormatError({ where: path, expected: `${target.length} bytes at ${offset}`, received: `${at}: the file became shorter` });
-    at += count;
-  }
-}
-
-/** So that the new name itself survives a loss of power; systems that do not let folders be opened do without. */
-function syncFolder(folder: string): void {
-  try {
-    const file = openSync(folder, "r");
-    try {
-      fsyncSync(file);
-    } finally {
-      closeSync(file);
-    }
-  } catch {
-    // Windows.
   }
 }

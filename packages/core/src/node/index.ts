@@ -4,3 +4,4 @@ export { type OpenFileSettings, openIndex, saveIndex } from "./index-file.js";
 export { type Manifest, readChecked } from "./manifest.js";
 export { availableThreads, threadSetting } from "./threads.js";
 export { openTrace } from "./trace.js";
+export { readWhole, writeWhole } from "./whole-file.js";

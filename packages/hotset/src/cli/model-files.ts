@@ -1,7 +1,8 @@
 /** Finding a model's files: one file, or a folder of safetensors with its config.json and tokenizer. */
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { dirname, join, resolve, sep } from "node:path";
 import { FormatError, type LoadedModel, readModel, type TokenDecoder, type Tokenizer } from "@hotset/core";
+import { readWhole } from "@hotset/core/node";
 
 export interface FoundModel {
   readonly loaded: LoadedModel;
@@ -23,7 +24,7 @@ const isFolder = (path: string): boolean => statSync(path, { throwIfNoEntry: fal
 
 function read(path: string): Uint8Array {
   try {
-    return readFileSync(path);
+    return readWhole(path);
   } catch (error) {
     throw new Error(`run: expected a file that can be read but received ${path} (${(error as Error).message})`, { cause: error });
   }

@@ -41,7 +41,13 @@ export async function moeReplay(path: string, options: ReplayOptions): Promise<v
     for (const policy of policies) {
       bar.step(done++, policies.length * capacities.length, `${policy}, ${capacity} slots`);
       await new Promise((resolve) => setImmediate(resolve));
-      rows.push(withTimes(moe.replayMoeTrace(trace, { ...settings, policy }), best, (trace.layers * layerTime) / 1e3));
+      rows.push(
+        withTimes(
+          policy === "belady-bypass" ? best : moe.replayMoeTrace(trace, { ...settings, policy }),
+          best,
+          (trace.layers * layerTime) / 1e3,
+        ),
+      );
     }
   }
   const quality = names.length ? await judged(trace, names, bar) : [];

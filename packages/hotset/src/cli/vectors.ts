@@ -2,9 +2,9 @@
  * Files of vectors: .npy (NumPy), .safetensors (Hugging Face), .fvecs, .bvecs and .ivecs (INRIA's TEXMEX). Read whole, with
  * every length checked against the file's size first. Throws FormatError where a file is damaged or of another kind.
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { extname } from "node:path";
 import { bf16ToNumber, FormatError, f16ToNumber, HotsetError } from "@hotset/core";
+import { readWhole } from "@hotset/core/node";
 
 /** `[rows, dim]`, row-major. */
 export interface VectorFile {
@@ -43,23 +43,11 @@ class Bytes {
 
   constructor(path: string) {
     this.path = path;
-    let file: number;
     try {
-      file = openSync(path, "r");
+      this.data = readWhole(path);
     } catch (cause) {
+      if (cause instanceof HotsetError) throw cause;
       throw new HotsetError("argument", { where: path, expected: "a file that can be read", received: (cause as Error).message, cause });
-    }
-    try {
-      const info = fstatSync(file);
-      if (!info.isFile()) throw this.wrong("a file", "something else");
-      this.data = new Uint8Array(info.size);
-      for (let at = 0; at < info.size; ) {
-        const count = readSync(file, this.data, at, Math.min(info.size - at, 1 << 30), at);
-        if (count === 0) throw this.wrong(`${info.size} bytes`, `${at}`);
-        at += count;
-      }
-    } finally {
-      closeSync(file);
     }
     this.view = new DataView(this.data.buffer);
   }

@@ -2,13 +2,13 @@
 // runs, so that a row's bits do not depend on how many others it is computed with.
 #pragma once
 #include "../kernel.h"
-#include "../simd/simd.h"
+#include "../simd/q8.h"
 
 namespace hotset {
 namespace HOTSET_ISA {
 
 // Numbers are met 32 at a time: a block of q8_0, and whole vectors of every instruction set.
-constexpr int kUnit = 32;
+constexpr int kUnit = kQ8;
 constexpr int kRunUnits = 16;
 // Rows of weights of a task, and rows of numbers that share their widening.
 constexpr int kTileRows = 32;
@@ -16,23 +16,6 @@ constexpr int kGroupRows = 64;
 // Rows of numbers that meet rows of weights in registers: 6 x 2 sums are 12 of 16, 6 x 4 are 24 of 32.
 constexpr int kMostQueries = 6;
 constexpr int weight_rows(int queries) { return queries <= 2 || kRegisters == 32 ? 4 : 2; }
-
-struct q8_0 {};
-
-static inline float half(const char* p) {
-  uint16_t bits;
-  memcpy(&bits, p, 2);
-  const uint32_t magnitude = bits & 0x7fff;
-  // Exponent and fraction in place, then times 2^112 for the bias: exact, subnormals too. Above that it was Inf or NaN.
-  uint32_t word = magnitude << 13;
-  float value;
-  memcpy(&value, &word, 4);
-  value *= 0x1p112f;
-  memcpy(&word, &value, 4);
-  word |= (magnitude > 0x7bff ? 0x7f800000u : 0) | uint32_t(bits & 0x8000) << 16;
-  memcpy(&value, &word, 4);
-  return value;
-}
 
 // 32 weights as they lie: bytes of a unit, its scale, and one vector of it as f32 (an i8 times an f16 is exact there).
 template <class T>
@@ -42,10 +25,10 @@ struct ExpertUnit {
   static inline f32v get(const char* unit, int v, float) { return load(reinterpret_cast<const T*>(unit) + v * kLanes); }
 };
 template <>
-struct ExpertUnit<q8_0> {
-  static constexpr int64_t bytes = 2 + kUnit;
-  static inline float scale(const char* unit) { return half(unit); }
-  static inline f32v get(const char* unit, int v, float scale) { return mul(load(reinterpret_cast<const int8_t*>(unit + 2) + v * kLanes), splat(scale)); }
+struct ExpertUnit<q8> {
+  static constexpr int64_t bytes = sizeof(q8);
+  static inline float scale(const char* unit) { return to_float(reinterpret_cast<const q8*>(unit)->scale); }
+  static inline f32v get(const char* unit, int v, float scale) { return mul(load(reinterpret_cast<const q8*>(unit)->values + v * kLanes), splat(scale)); }
 };
 
 // sums [Q][pitch] += the products of R rows of weights with Q rows of numbers over one run.
@@ -141,13 +124,13 @@ static void widen_rest(const WeightTile& tile, int64_t from, float* out) {
   }
 }
 template <>
-void widen_rest<q8_0>(const WeightTile&, int64_t, float*) {}
+void widen_rest<q8>(const WeightTile&, int64_t, float*) {}
 
 // sums [count][kTileRows] = products of a tile with `count` rows of numbers, each in whole units with zeros behind.
 // `wide`: room for a tile of kRunUnits.
 template <class T>
 static void products(const WeightTile& tile, const float* const* x, int count, float* sums, float* wide) {
-  constexpr bool kWhole = ExpertUnit<T>::bytes == 2 + kUnit, kFloats = ExpertUnit<T>::bytes == 4 * kUnit;
+  constexpr bool kWhole = ExpertUnit<T>::bytes == sizeof(q8), kFloats = ExpertUnit<T>::bytes == 4 * kUnit;
   const int64_t units = kWhole ? (tile.width + kUnit - 1) / kUnit : tile.width / kUnit;
   memset(sums, 0, size_t(count) * kTileRows * sizeof(float));
   const auto widened = [&](int64_t n) { return WeightTile{reinterpret_cast<const char*>(wide), n * kUnit * 4, tile.n, n * kUnit}; };

@@ -207,7 +207,7 @@ void moe_grouped_ffn_task(const moe_grouped_ffn_params& p, const Task& task) {
   else if (task.phase == 1) ffn.prepare();
   else if (p.gate_dtype == dtype_f32) run_phase<float>(ffn, task.phase);
   else if (p.gate_dtype == dtype_f16) run_phase<f16>(ffn, task.phase);
-  else run_phase<q8_0>(ffn, task.phase);
+  else run_phase<q8>(ffn, task.phase);
 }
 
 }  // namespace HOTSET_ISA

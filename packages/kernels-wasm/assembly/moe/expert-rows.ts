@@ -1,9 +1,10 @@
 // Products of rows of expert weights with rows of numbers, in runs of 512: f32 sums of a run, added in the order of the
 // runs, so that a row's bits do not depend on how many others it is computed with. Weights: f32, u16 for f16, i8 for q8_0.
+import { Q8, Q8_BYTES, q8 } from "../lib/q8";
 import { simd } from "../lib/simd";
 
 /** Numbers are met 32 at a time: a block of q8_0. */
-export const UNIT: u32 = 32;
+export const UNIT: u32 = Q8;
 export const RUN_UNITS: u32 = 16;
 /** Rows of weights of a task, and rows of numbers that share their widening. */
 export const TILE_ROWS: u32 = 32;
@@ -21,10 +22,10 @@ export class WeightTile {
 }
 
 export function unit_bytes<T>(): usize {
-  return sizeof<T>() == 1 ? 34 : UNIT * sizeof<T>();
+  return sizeof<T>() == 1 ? Q8_BYTES : UNIT * sizeof<T>();
 }
 export function weight_row_bytes<T>(width: u32): usize {
-  return sizeof<T>() == 1 ? <usize>((width + UNIT - 1) / UNIT) * 34 : <usize>width * sizeof<T>();
+  return sizeof<T>() == 1 ? <usize>((width + UNIT - 1) / UNIT) * Q8_BYTES : <usize>width * sizeof<T>();
 }
 function whole_units<T>(width: u32): u32 {
   return sizeof<T>() == 1 ? (width + UNIT - 1) / UNIT : width / UNIT;
@@ -32,9 +33,7 @@ function whole_units<T>(width: u32): u32 {
 
 /** The scale of a unit; 1 where it has none. */
 function scale_of<T>(unit: usize): v128 {
-  if (sizeof<T>() != 1) return f32x4.splat(1);
-  const wide = simd.widen_f16(i32x4.splat(<i32>load<i16>(unit)));
-  return wide;
+  return sizeof<T>() == 1 ? q8.scale(unit) : f32x4.splat(1);
 }
 function first_of<T>(unit: usize, i: usize, scale: v128): v128 {
   return sizeof<T>() == 1 ? f32x4.mul(simd.first<i8>(unit + 2 + i), scale) : simd.first<T>(unit + i * sizeof<T>());

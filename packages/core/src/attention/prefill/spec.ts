@@ -1,5 +1,6 @@
 import { byteLength, type DType } from "../../dtype.js";
-import { axis, defineOp, dim, input, like, output, scalar, scaleOf } from "../../op/define.js";
+import { axis, defineOp, dim, input, output } from "../../op/define.js";
+import { addressable, cacheAxes, cachePorts, groupedHeads, logitPorts } from "../decode/ports.js";
 import { reference } from "./reference.js";
 
 /**
@@ -22,46 +23,26 @@ export const prefill = defineOp({
     "Vaswani et al., arXiv 1706.03762, (1); tiles and online softmax: Dao et al., arXiv 2205.14135; pages: Kwon et al., arXiv 2309.06180",
   axes: {
     tokens: axis("queries of all sequences", { live: true }),
-    batch: axis("sequences", { live: true }),
-    queryHeads: axis("query heads", { min: 1, max: 65536 }),
-    kvHeads: axis("key and value heads", { min: 1, max: 65536 }),
-    headDim: axis("components of a query and a key", { min: 1, max: 4096 }),
-    valueDim: axis("components of a value", { min: 1, max: 4096 }),
-    pages: axis("pages of the cache", { min: 1 }),
-    pageSize: axis("tokens of a page", { min: 1, max: 2 ** 24 }),
-    maxPages: axis("pages of a sequence, at most", { min: 1 }),
+    ...cacheAxes,
   },
   ports: {
     queries: input("f32", ["tokens", "queryHeads", "headDim"], "the queries of each token's heads"),
-    keyPages: input(["f32", "f16", "bf16", "i8"], ["pages", "kvHeads", "pageSize", "headDim"], "the keys"),
-    keyScale: scaleOf("keyPages", ["i8"], input("f32", ["pages", "kvHeads", "pageSize"], "what each i8 key is multiplied by")),
-    valuePages: like("keyPages", input(["f32", "f16", "bf16", "i8"], ["pages", "kvHeads", "pageSize", "valueDim"], "the values")),
-    valueScale: scaleOf("keyPages", ["i8"], input("f32", ["pages", "kvHeads", "pageSize"], "what each i8 value is multiplied by")),
-    pageTable: input("i32", ["batch", "maxPages"], "the pages of each sequence, in order", { indexInto: "pages" }),
+    keyPages: cachePorts.keyPages,
+    keyScale: cachePorts.keyScale,
+    valuePages: cachePorts.valuePages,
+    valueScale: cachePorts.valueScale,
+    pageTable: cachePorts.pageTable,
     queryOffsets: input("i32", [dim("batch", { plus: 1 })], "where the queries of each sequence begin, and the end", {
       indexInto: dim("tokens", { plus: 1 }),
     }),
     lengths: input("i32", ["batch"], "tokens of each sequence, past and present", {
       indexInto: dim("maxPages", { times: "pageSize", plus: 1 }),
     }),
-    scale: scalar("f32", "what q k is multiplied by", { default: ({ headDim }) => 1 / Math.sqrt(headDim as number) }),
-    softCap: scalar("f32", "bound of the logits, 0 for none", { min: 0, default: 0 }),
-    window: scalar("u32", "last tokens that are seen, 0 for all", { default: 0 }),
+    ...logitPorts,
     out: output("f32", ["tokens", "queryHeads", "valueDim"], "the attended values"),
     lse: output("f32", ["tokens", "queryHeads"], "log-sum-exp of the logits, natural logarithm"),
   },
-  constraints: [
-    {
-      says: "queryHeads a multiple of kvHeads",
-      about: ["queryHeads", "kvHeads"],
-      holds: ({ queryHeads, kvHeads }) => queryHeads % kvHeads === 0,
-    },
-    {
-      says: "maxPages * pageSize at most 2147483646",
-      about: ["maxPages", "pageSize"],
-      holds: ({ maxPages, pageSize }) => maxPages * pageSize <= 2 ** 31 - 2,
-    },
-  ],
+  constraints: [groupedHeads, addressable],
   exact: false,
   // As though each sequence were as long as it may be, and all its tokens were queries where there are enough.
   cost({ tokens, batch, queryHeads, kvHeads, headDim, valueDim, pageSize, maxPages }, { keyPages }) {

@@ -8,7 +8,7 @@ export class Fifo implements EvictionPolicy {
   constructor({ unique }: PolicySetting) {
     this.#lists = new Lists(unique, 1);
   }
-  touch(): void {}
+  touch(_block: number): void {}
   miss(): void {}
   victim(): number {
     return this.#lists.oldest(0);

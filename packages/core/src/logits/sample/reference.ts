@@ -1,5 +1,6 @@
+import { canonicalExp } from "../../op/canonical.js";
 import type { ReferenceCall } from "../../op/define.js";
-import { canonicalExp, uniformAt } from "./canonical.js";
+import { uniformAt } from "./uniform.js";
 
 export interface SampleTensors {
   logits: Float32Array;

@@ -2,9 +2,9 @@ import type { DType } from "../../dtype.js";
 import type { AnyVariant } from "../../op/define.js";
 import type { Case, InputRequest, OpCases, Tensors } from "../../testing/case.js";
 import { changing, withTensors } from "../../testing/changed-call.js";
+import { storedValues } from "../../testing/stored.js";
 import { reference as align } from "../align/reference.js";
 import type { FfnAxes, FfnTensors } from "./reference.js";
-import { packWeights } from "./weights.js";
 
 interface Size {
   tokens?: number;
@@ -34,7 +34,7 @@ const routed =
     const step = 1 + 2 * random.below(3);
     for (let i = 0; i < Math.min(slots, experts); i++) expertSlot[(i * step) % experts] = i;
     const matrix = (rows: number, columns: number) =>
-      packWeights(
+      storedValues(
         dtype,
         random.values(slots * rows * columns, () => (spread * random.normal()) / Math.sqrt(columns)),
         columns,
@@ -206,7 +206,7 @@ function bench(name: string, size: Size, calibrate: boolean): OpCases["bench"][n
         const values = new Float32Array(slots * rows * columns);
         for (let at = 0; at < values.length; at += pattern.length)
           values.set(pattern.subarray(0, Math.min(pattern.length, values.length - at)), at);
-        return packWeights(variant.gate as DType, values, columns);
+        return storedValues(variant.gate as DType, values, columns);
       };
       const ids = Int32Array.from({ length: tokens * topK }, (_, i) => (i * 5 + Math.floor(i / topK)) % experts);
       const sorted = new Int32Array(capacity);

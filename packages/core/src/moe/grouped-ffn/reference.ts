@@ -1,6 +1,6 @@
-import type { DType, HostArray } from "../../dtype.js";
+import { type DType, type HostArray, rowLength } from "../../dtype.js";
 import type { ReferenceCall } from "../../op/define.js";
-import { widenWeights } from "./weights.js";
+import { widenRow } from "../../op/elements.js";
 
 export interface FfnTensors {
   x: Float32Array;
@@ -67,7 +67,7 @@ function expert(
   const row = x.subarray(token * dim, (token + 1) * dim);
   /** The product of the token with a row of weights, and the sum of its |terms|. */
   const product = (weights: HostArray, at: number): [number, number] => {
-    widenWeights(dtype, weights, at, wide);
+    widenRow(dtype, weights, at * rowLength(dtype, dim), wide);
     let [sum, size] = [0, 0];
     for (let i = 0; i < dim; i++) {
       const term = (row[i] as number) * (wide[i] as number);
@@ -86,7 +86,7 @@ function expert(
     unsure[h] = 1.1 * gSize * Math.abs(u) + Math.abs(silu(g)) * uSize + 8 * Math.abs(inside[h] as number);
   }
   for (let i = 0; i < dim; i++) {
-    widenWeights(dtype, down, slot * dim + i, narrow);
+    widenRow(dtype, down, (slot * dim + i) * rowLength(dtype, hidden), narrow);
     let [sum, size] = [0, 0];
     for (let h = 0; h < hidden; h++) {
       sum += (inside[h] as number) * (narrow[h] as number);

@@ -1,5 +1,5 @@
+import { canonicalExp } from "../../op/canonical.js";
 import type { ReferenceCall } from "../../op/define.js";
-import { canonicalExp } from "./canonical.js";
 
 export interface RouteTensors {
   logits: Float32Array;

@@ -1,6 +1,6 @@
 /**
- * exp for x of at most 0, from + - x only: every host backend has the same steps, so that all choose the same experts. Within
- * 2 units of the last place of f64; 0 below -708.
+ * exp for x of at most 0, from + - x only: every host backend has the same steps, so that all draw the same tokens and
+ * choose the same experts. Within 2 units of the last place of f64; 0 below -708.
  */
 export function canonicalExp(x: number): number {
   if (!(x >= -708)) return 0;
