@@ -17,7 +17,7 @@ namespace hotset {
 
 namespace {
 
-bool always() { return true; }
+[[maybe_unused]] bool always() { return true; }
 
 #if defined(__x86_64__) && !defined(_MSC_VER)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
@@ -51,7 +51,9 @@ bool has_avx2() { return features().avx2; }
 }  // namespace
 
 #if defined(__x86_64__) || defined(_M_X64)
+#ifndef HOTSET_WITHOUT_SSE2
 HOTSET_DECLARE(sse2)
+#endif
 #ifndef HOTSET_WITHOUT_AVX2
 HOTSET_DECLARE(avx2)
 #endif
@@ -66,7 +68,9 @@ extern const Isa isas[] = {
 #ifndef HOTSET_WITHOUT_AVX2
     HOTSET_ROW(avx2, has_avx2, "AVX2, FMA and F16C"),
 #endif
+#ifndef HOTSET_WITHOUT_SSE2
     HOTSET_ROW(sse2, always, "x86-64"),
+#endif
 };
 #else
 HOTSET_DECLARE(neon)
