@@ -3,6 +3,7 @@ import { decode } from "./attention/decode.js";
 import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
+import { prefill } from "./attention/prefill.js";
 import { select } from "./attention/select.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
@@ -14,6 +15,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-anchor": decodeAnchor,
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
+  "attention/prefill": prefill,
   "attention/select": select,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,

@@ -38,6 +38,7 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   "attention/decode-sparse": steps.flatMap((axes) =>
     [2, axes.queryHeads as number].map((lists) => ({ ...axes, granularity: 16, lists, k: 20 })),
   ),
+  "attention/prefill": steps.map((axes) => ({ ...axes, tokens: 70 })),
   "attention/select": [2, 1].map((lists) => ({ batch: 2, heads: 2, granules: 100, granularity: 16, lists, k: 20 })),
 };
 
