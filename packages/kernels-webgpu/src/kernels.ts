@@ -5,6 +5,7 @@ import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
 import { prefill } from "./attention/prefill.js";
 import { select } from "./attention/select.js";
+import { logprob } from "./logits/logprob.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
 import type { ProgramOf } from "./program.js";
@@ -17,6 +18,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/merge": merge,
   "attention/prefill": prefill,
   "attention/select": select,
+  "logits/logprob": logprob,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,
   "search/scan": scan,

@@ -30,6 +30,7 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
     { k: 100, batch: 100, count: 5000, dim: 96 },
     { k: 1024, batch: 3, count: 5000, dim: 96 },
   ],
+  "logits/logprob": [0, 10, 1024].map((k) => ({ tokens: 5, vocab: 32000, k })),
   "moe/combine": [{ tokens: 7, topK: 4, dim: 300 }],
   "moe/grouped-ffn": [{ tokens: 9, topK: 2, experts: 8, slots: 4, dim: 96, hidden: 80, blockSize: 8, capacity: 74 }],
   "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
