@@ -8,6 +8,7 @@ import { select } from "./attention/select.js";
 import { logprob } from "./logits/logprob.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
+import { route } from "./moe/route.js";
 import type { ProgramOf } from "./program.js";
 import { scan } from "./search/scan.js";
 
@@ -21,5 +22,6 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "logits/logprob": logprob,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,
+  "moe/route": route,
   "search/scan": scan,
 };

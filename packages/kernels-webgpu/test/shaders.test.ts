@@ -33,6 +33,10 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   "logits/logprob": [0, 10, 1024].map((k) => ({ tokens: 5, vocab: 32000, k })),
   "moe/combine": [{ tokens: 7, topK: 4, dim: 300 }],
   "moe/grouped-ffn": [{ tokens: 9, topK: 2, experts: 8, slots: 4, dim: 96, hidden: 80, blockSize: 8, capacity: 74 }],
+  "moe/route": [
+    { tokens: 9, experts: 128, topK: 8, groups: 1, keptGroups: 1 },
+    { tokens: 9, experts: 4096, topK: 64, groups: 256, keptGroups: 256 },
+  ],
   "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
   "attention/decode": steps,
   "attention/decode-anchor": steps.map((axes) => ({ ...axes, granularity: 16 })),

@@ -31,4 +31,9 @@ describe.skipIf(without(swiftshader !== undefined))("sizes on SwiftShader (needs
   it("logits/logprob: lists of 1024", async () => {
     await same({}, "logits/logprob", "all in order", { tokens: 2, vocab: 9000, k: 1024 }, 2);
   });
+
+  it("moe/route: 4096 experts in 256 groups, 64 of them chosen", async () => {
+    await same({}, "moe/route", "3 groups, 1 kept", { tokens: 2, experts: 4096, topK: 64, groups: 256, keptGroups: 70 }, 3);
+    await same(gpuTiles, "moe/route", "8 groups, 4 kept", { tokens: 3, experts: 256, topK: 8, groups: 8, keptGroups: 4 }, 3);
+  });
 });
