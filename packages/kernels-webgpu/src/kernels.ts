@@ -6,6 +6,7 @@ import { merge } from "./attention/merge.js";
 import { prefill } from "./attention/prefill.js";
 import { select } from "./attention/select.js";
 import { logprob } from "./logits/logprob.js";
+import { align } from "./moe/align.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
 import { route } from "./moe/route.js";
@@ -20,6 +21,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/prefill": prefill,
   "attention/select": select,
   "logits/logprob": logprob,
+  "moe/align": align,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,
   "moe/route": route,

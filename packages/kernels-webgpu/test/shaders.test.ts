@@ -31,6 +31,7 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
     { k: 1024, batch: 3, count: 5000, dim: 96 },
   ],
   "logits/logprob": [0, 10, 1024].map((k) => ({ tokens: 5, vocab: 32000, k })),
+  "moe/align": [{ tokens: 9, topK: 2, experts: 8, blockSize: 8, capacity: 74 }],
   "moe/combine": [{ tokens: 7, topK: 4, dim: 300 }],
   "moe/grouped-ffn": [{ tokens: 9, topK: 2, experts: 8, slots: 4, dim: 96, hidden: 80, blockSize: 8, capacity: 74 }],
   "moe/route": [

@@ -36,4 +36,10 @@ describe.skipIf(without(swiftshader !== undefined))("sizes on SwiftShader (needs
     await same({}, "moe/route", "3 groups, 1 kept", { tokens: 2, experts: 4096, topK: 64, groups: 256, keptGroups: 70 }, 3);
     await same(gpuTiles, "moe/route", "8 groups, 4 kept", { tokens: 3, experts: 256, topK: 8, groups: 8, keptGroups: 4 }, 3);
   });
+
+  it("moe/align: chunks that follow each other, and more rows than one workgroup fills", async () => {
+    await same({}, "moe/align", "many tokens", { tokens: 700, topK: 4, experts: 37, blockSize: 8, capacity: 3059 });
+    await same(gpuTiles, "moe/align", "experts that are not here", { tokens: 900, topK: 4, experts: 300, blockSize: 4, capacity: 4500 });
+    await same({}, "moe/align", "experts that do not exist", { tokens: 9, topK: 3, experts: 7, blockSize: 4, capacity: 20_000 });
+  });
 });
