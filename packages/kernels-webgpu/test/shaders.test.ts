@@ -179,6 +179,42 @@ describe("windows", () => {
     expect(launch(256 << 10)).toMatch(/more than one binding of this device/);
   });
 
+  it("of a prompt go over every token once, and for each over every page once, from states to states", () => {
+    const op = ops.find(({ id }) => id === "attention/prefill") as (typeof ops)[number];
+    const axes = {
+      ...{ tokens: 20_000, batch: 3, queryHeads: 32, kvHeads: 8, headDim: 100, valueDim: 36 },
+      ...{ pages: 50_001, pageSize: 9, maxPages: 500 },
+    };
+    const limited = { ...facts, maxStorageBufferBindingSize: 64 << 20 };
+    const prefill = (kernels["attention/prefill"] as ProgramOf)({ op, axes, variant: { keyPages: "i8" } }, limited) as Program;
+    const { scratch, launches } = prefill.arrange({});
+    expect(scratch.work).toBeLessThanOrEqual(64 << 20);
+    let [token, page, last] = [0, 0, -1];
+    for (const { pass, words, workgroups, ranges } of launches(axes)) {
+      const [first, held, from, pages, , , , resumes, continues, read, write] = words as (typeof words)[number][];
+      expect(Math.max(...workgroups)).toBeLessThanOrEqual(65535);
+      expect(first).toBe(token);
+      for (const { offset, bytes } of Object.values(ranges ?? {})) {
+        expect(offset % 256).toBe(0);
+        expect(bytes).toBeLessThanOrEqual(64 << 20);
+      }
+      expect(4 * ((write as number) + 2 * 32 * (held as number)) + 256).toBeLessThanOrEqual(scratch.work as number);
+      if (pass === "begin") [page, last] = [0, -1];
+      else if (pass === "attend") {
+        expect(from).toBe(page);
+        expect(resumes).toBe(page > 0 ? 1 : 0);
+        if (page > 0) expect([read, write === read]).toEqual([last, false]);
+        page += pages as number;
+        expect(continues).toBe(page < axes.pages ? 1 : 0);
+        last = write as number;
+      } else {
+        expect([page, write]).toEqual([axes.pages, last]);
+        token += held as number;
+      }
+    }
+    expect(token).toBe(axes.tokens);
+  });
+
   it("refuse rows that no binding holds", () => {
     const axes = { batch: 1, count: 100_000, dim: 8, k: 1 };
     expect(() => program(axes, "f32").arrange({ rows: 10_000_000 })).toThrow(/bindings of at most 134217728 bytes/);

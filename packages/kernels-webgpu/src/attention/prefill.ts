@@ -34,7 +34,7 @@ export function prefill({ axes, variant }: KernelRequest, facts: DeviceFacts): P
   const attend: Pass = {
     pieces: [
       ...["gen/params", "lib/float", "lib/lanes", "lib/values", "lib/words"],
-      ...["attention/prefill-work", "attention/decode-cache", "attention/prefill-states", "attention/prefill"],
+      ...["attention/prefill-work", "attention/decode-cache", "attention/prefill-values", "attention/prefill"],
     ],
     flags,
     entry: "attend",

@@ -6,8 +6,8 @@
 // Precision: f32, logits in column order. Tiles begin at multiples of tile_tokens, and one that a query does not see leaves its
 // bits alone, so a query's result depends on no other. Windows of pages follow each other: `out` and two words a row hold on.
 // 128 threads: 32 rows x 64 tokens and 16 columns, 15124 bytes of the 16384 that every device has; weights are 8192 of them.
-// Bound by arithmetic: tile_rows / 2 products a loaded f32. Few queries after a long past do not fill a large device.
-// The passes around it: attention/prefill-rows.wgsl; the loads: attention/decode-cache.wgsl; softmax: lib/lanes.wgsl.
+// Bound by arithmetic: tile_rows products a loaded value. Few queries after a long past do not fill a large device.
+// The passes around it: attention/prefill-rows.wgsl; values: attention/prefill-values.wgsl; the loads: attention/decode-cache.wgsl.
 override workgroup_threads: u32 = 128u;
 override tile_rows: u32 = 32u;
 // tile_rows * tile_tokens = 16 * workgroup_threads.
@@ -21,8 +21,6 @@ const row_blocks: u32 = tile_rows / 4u;
 const token_threads: u32 = tile_tokens / 4u;
 const out_blocks: u32 = row_blocks * out_fours / workgroup_threads;
 const out_rows: u32 = 4u * out_blocks;
-// Of a thread, in flight.
-const value_loads: u32 = 4u;
 const nowhere: u32 = 0xffffffffu;
 
 @group(0) @binding(6) var<storage, read> queries: array<f32>;
@@ -294,59 +292,5 @@ fn stage_rows(task: Task, first: u32, thread: u32) {
       }
     }
     query_tile[turned(i % across, block)] = four;
-  }
-}
-
-fn add_values(task: Task, attended: ptr<function, array<vec4f, out_rows>>, count: u32, thread: u32) {
-  let block = thread / out_fours * out_blocks;
-  let column = task.first_column + 4u * (thread % out_fours);
-  for (var j = 0u; j < out_blocks; j++) {
-    let fade = fades[block + j];
-    for (var i = 0u; i < 4u; i++) {
-      (*attended)[4u * j + i] *= fade[i];
-    }
-  }
-  if (column >= task.columns_end) {
-    return;
-  }
-  if (atomicLoad(&tile_excludes) != 0u) {
-    for (var t = 0u; t < count; t++) {
-      if (slots[t] != nowhere) {
-        let value = four_values(slots[t], column);
-        for (var j = 0u; j < out_blocks; j++) {
-          let weight = weights[turned(t, block + j)];
-          for (var i = 0u; i < 4u; i++) {
-            let sum = (*attended)[4u * j + i];
-            (*attended)[4u * j + i] = select(fma(vec4f(weight[i]), value, sum), sum, weight[i] == 0.0);
-          }
-        }
-      }
-    }
-    return;
-  }
-  var t = 0u;
-// #if unrolled
-  // Several loads under way at once.
-  for (; t + value_loads <= count; t += value_loads) {
-    var vectors: array<ValueVector, value_loads>;
-    for (var u = 0u; u < value_loads; u++) {
-      vectors[u] = value_pages[slots[t + u] * (uniforms.params.value_dim / 4u) + column / 4u];
-    }
-    for (var u = 0u; u < value_loads; u++) {
-      weigh(attended, widened(vectors[u]), t + u, block);
-    }
-  }
-// #end
-  for (; t < count; t++) {
-    weigh(attended, four_values(slots[t], column), t, block);
-  }
-}
-
-fn weigh(attended: ptr<function, array<vec4f, out_rows>>, value: vec4f, t: u32, block: u32) {
-  for (var j = 0u; j < out_blocks; j++) {
-    let weight = weights[turned(t, block + j)];
-    for (var i = 0u; i < 4u; i++) {
-      (*attended)[4u * j + i] = fma(vec4f(weight[i]), value, (*attended)[4u * j + i]);
-    }
   }
 }

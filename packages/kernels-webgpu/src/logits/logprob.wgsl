@@ -26,8 +26,8 @@ struct Uniforms {
   params: LogitsLogprobParams,
   window: Window,
 }
-// Behind the notes the states, [rows, chunks]: key of the largest logit, the three sums, key of the largest of the others, their sum,
-// key of the largest logit whose q is 0, flags.
+// Behind the notes the states, [rows, chunks]: key of the largest logit, three sums, key of the largest of the others and their
+// sum, key of the largest logit whose q is 0, flags.
 struct Work {
   bad: array<atomic<u32>, 64>,
   words: array<u32>,
@@ -86,11 +86,10 @@ fn measure(
     let place = row * uniforms.window.chunks + group.x;
     rank(start, first, end, thread);
 // #if ranks
-    let list = uniforms.window.lists_at + 2u * place * uniforms.params.k;
     for (var i = thread; i < uniforms.params.k; i += workgroup_threads) {
-      let entry = top_entry(0u, i);
-      work.words[list + 2u * i] = entry.x;
-      work.words[list + 2u * i + 1u] = entry.y;
+      let at = uniforms.window.lists_at + 2u * (place * uniforms.params.k + i);
+      work.words[at] = top_entry(0u, i).x;
+      work.words[at + 1u] = top_entry(0u, i).y;
     }
 // #end
     let top = atomicLoad(&largest);
@@ -297,7 +296,6 @@ fn divergence(all: Row) -> u32 {
   if (all.lost > least_key && apart(all.lost, all.top) > -87.0) {
     return infinity_bits;
   }
-  let tops = apart(all.other_top, all.top);
-  return bitcast<u32>(all.ratio / all.sum + tops + (log(all.other_sum) - log(all.sum)));
+  return bitcast<u32>(all.ratio / all.sum + apart(all.other_top, all.top) + (log(all.other_sum) - log(all.sum)));
 }
 // #end

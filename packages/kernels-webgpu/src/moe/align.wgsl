@@ -18,7 +18,8 @@ struct Uniforms {
 }
 
 @group(0) @binding(0) var<uniform> uniforms: Uniforms;
-// Behind the faults: the first row of each expert, and of none; its assignments; what each chunk has, later its next row: [chunks, experts].
+// Behind the faults: the first row of each expert, and of none; its assignments; what each chunk has of it, later its next row:
+// [chunks, experts].
 @group(0) @binding(1) var<storage, read_write> work: array<atomic<u32>>;
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
 @group(0) @binding(3) var<storage, read_write> sorted: array<u32>;
