@@ -3,9 +3,13 @@ import { decode } from "./attention/decode.js";
 import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
+import { prefill } from "./attention/prefill.js";
 import { select } from "./attention/select.js";
+import { logprob } from "./logits/logprob.js";
+import { align } from "./moe/align.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
+import { route } from "./moe/route.js";
 import type { ProgramOf } from "./program.js";
 import { scan } from "./search/scan.js";
 
@@ -14,8 +18,12 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-anchor": decodeAnchor,
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
+  "attention/prefill": prefill,
   "attention/select": select,
+  "logits/logprob": logprob,
+  "moe/align": align,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,
+  "moe/route": route,
   "search/scan": scan,
 };
