@@ -116,7 +116,11 @@ const stages = {
     );
     // One instruction set each: the wider vectors find what reads past an end, threads are the same in all.
     const sanitize = (kinds, isas) => buildRunner(kinds.replaceAll(",", "-"), `-DHOTSET_ISAS=${isas}`, ...sanitized(kinds));
-    await check("C++: under ASan and UBSan", async () => replay(await sanitize("address,undefined", hasAvx2() ? "avx2" : "sse2"), 2), cmake);
+    await check(
+      "C++: under ASan and UBSan",
+      async () => replay(await sanitize("address,undefined", hasAvx2() ? "avx2" : "sse2"), 2),
+      cmake,
+    );
     await check("C++: under TSan", async () => replay(await sanitize("thread", "sse2"), 4), cmake);
     const cross =
       cmake ??
