@@ -33,18 +33,17 @@ export async function reuseAttention(context: AttentionContext, policy: LayerPol
   const reuse = await LayerReuse.create(hotset, { policy, axes, keyPages: "f32", backend });
   const dense = await denseAttention(context);
   const lse = hotset.alloc("f32", [1, queryHeads], backend);
-  const width = queryHeads * headDim;
   const steps = cache.keys.map((keyPages, layer) =>
     reuse.bind(
       layer,
       {
-        queries: queries.data.subarray(0, width),
+        queries: queries.view([1, queryHeads, headDim]),
         keyPages,
         valuePages: cache.values[layer] as Tensor<"f32">,
         pageTable: cache.pageTable,
         lengths: cache.lengths,
       },
-      { out: out.data.subarray(0, width), lse },
+      { out: out.view([1, queryHeads, headDim]), lse },
     ),
   );
   return {
