@@ -38,8 +38,8 @@ export class WebgpuStep implements DeviceBoundKernel {
   #uniforms: GPUBuffer | undefined;
   #recorded: readonly Recorded[] = [];
   #stale = true;
-  /** What WebGPU has yet to say about work since the last wait. */
-  #checks: Check[];
+  /** What WebGPU has yet to say about work since the last wait, and the errors that it told. */
+  #checks = new Set<Check>();
   #released = false;
 
   constructor(owner: WebgpuDevice, program: Program, { op, axes, variant, tensors, pitch, scalars }: DeviceBinding) {
@@ -50,7 +50,7 @@ export class WebgpuStep implements DeviceBoundKernel {
     this.#tensors = tensors as Readonly<Record<string, WebgpuMemory>>;
     this.#params = new Params(op, "wgsl").fill(axes, variant, pitch, scalars);
     this.#axes = { ...axes };
-    this.#checks = Object.values(this.#tensors).map(({ check }) => check);
+    for (const { check } of Object.values(this.#tensors)) this.#expect(check);
     const { maxBufferSize } = owner.facts;
     const { faults } = program;
     for (const [name, bytes] of Object.entries(this.#arrangement.scratch)) {
@@ -65,13 +65,13 @@ export class WebgpuStep implements DeviceBoundKernel {
         owner.pool.take(bytes, name === faults?.scratch ? usage.storage | usage.copySource | usage.copyTarget : usage.storage),
       );
       this.#scratch[name] = result;
-      this.#checks.push(check);
+      this.#expect(check);
     }
     if (faults) {
       const head = this.#scratch[faults.scratch] as GPUBuffer;
       const { result, check } = owner.checked("validation", () => new FaultHead(owner, head, faults.ports));
       this.#faults = result;
-      this.#checks.push(check);
+      this.#expect(check);
     }
   }
 
@@ -85,7 +85,7 @@ export class WebgpuStep implements DeviceBoundKernel {
       pass.end();
       device.queue.submit([encoder.finish()]);
     });
-    this.#checks.push(check);
+    this.#expect(check);
   }
 
   encode(recorder: DeviceRecorder): void {
@@ -106,8 +106,8 @@ export class WebgpuStep implements DeviceBoundKernel {
   }
 
   async finish(readbacks: readonly Readback[]): Promise<Fault | undefined> {
-    const checks = this.#checks;
-    this.#checks = [];
+    const checks = [...this.#checks];
+    this.#checks.clear();
     if (!this.#faults) {
       await this.#owner.wait(checks, readbacks);
       return undefined;
@@ -138,6 +138,14 @@ export class WebgpuStep implements DeviceBoundKernel {
     const { pool } = this.#owner;
     for (const buffer of Object.values(this.#scratch)) pool.give(buffer);
     if (this.#uniforms) pool.give(this.#uniforms);
+  }
+
+  /** Kept until it says that nothing is wrong: steps run many times between two waits. */
+  #expect(check: Check): void {
+    this.#checks.add(check);
+    check.then((error) => {
+      if (error === undefined) this.#checks.delete(check);
+    });
   }
 
   #record(pass: GPUComputePassEncoder): void {
@@ -173,7 +181,7 @@ export class WebgpuStep implements DeviceBoundKernel {
         return { pipeline, workgroups: launch.workgroups, group: this.#group(pipeline, pass, launch, i * slot, slot) };
       });
     });
-    this.#checks.push(check);
+    this.#expect(check);
     this.#stale = false;
   }
 

@@ -176,10 +176,18 @@ class Compaction {
     const { pages, pageSize } = cache;
     this.#cache = cache;
     this.#about = { method, budget, contextPages: Math.ceil(context / pageSize) };
-    this.#kept = new Written(hotset, backend, "i32", [1, kvHeads, Math.min(budget, pages * pageSize)]);
-    this.#held.push(this.#kept);
-    this.#keptCount = new Written(hotset, backend, "i32", [1, kvHeads]);
-    this.#held.push(this.#keptCount);
+    const written = (...shape: number[]) => {
+      const made = new Written(hotset, backend, "i32", shape);
+      this.#held.push(made);
+      return made;
+    };
+    try {
+      this.#kept = written(1, kvHeads, Math.min(budget, pages * pageSize));
+      this.#keptCount = written(1, kvHeads);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
   }
 
   static async create(layers: AttentionContext, settings: EvictionSettings, context: number): Promise<Compaction> {
