@@ -4,6 +4,9 @@ import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
 import { select } from "./attention/select.js";
+import { embedding } from "./model/embedding.js";
+import { rmsNorm } from "./model/rms-norm.js";
+import { swiglu } from "./model/swiglu.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
 import type { ProgramOf } from "./program.js";
@@ -15,6 +18,9 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
   "attention/select": select,
+  "model/embedding": embedding,
+  "model/rms-norm": rmsNorm,
+  "model/swiglu": swiglu,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,
   "search/scan": scan,
