@@ -5,6 +5,7 @@ import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
 import { select } from "./attention/select.js";
 import { embedding } from "./model/embedding.js";
+import { linear } from "./model/linear.js";
 import { rmsNorm } from "./model/rms-norm.js";
 import { swiglu } from "./model/swiglu.js";
 import { combine } from "./moe/combine.js";
@@ -19,6 +20,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/merge": merge,
   "attention/select": select,
   "model/embedding": embedding,
+  "model/linear": linear,
   "model/rms-norm": rmsNorm,
   "model/swiglu": swiglu,
   "moe/combine": combine,
