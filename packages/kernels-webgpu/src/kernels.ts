@@ -4,6 +4,7 @@ import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
 import { select } from "./attention/select.js";
+import { append } from "./kv-cache/append.js";
 import { embedding } from "./model/embedding.js";
 import { linear } from "./model/linear.js";
 import { rmsNorm } from "./model/rms-norm.js";
@@ -19,6 +20,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
   "attention/select": select,
+  "kv-cache/append": append,
   "model/embedding": embedding,
   "model/linear": linear,
   "model/rms-norm": rmsNorm,
