@@ -4,6 +4,11 @@ import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
 import { select } from "./attention/select.js";
+import { append } from "./kv-cache/append.js";
+import { embedding } from "./model/embedding.js";
+import { linear } from "./model/linear.js";
+import { rmsNorm } from "./model/rms-norm.js";
+import { swiglu } from "./model/swiglu.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
 import type { ProgramOf } from "./program.js";
@@ -15,6 +20,11 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
   "attention/select": select,
+  "kv-cache/append": append,
+  "model/embedding": embedding,
+  "model/linear": linear,
+  "model/rms-norm": rmsNorm,
+  "model/swiglu": swiglu,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,
   "search/scan": scan,
