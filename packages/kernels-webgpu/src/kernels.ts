@@ -3,14 +3,18 @@ import { decode } from "./attention/decode.js";
 import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
+import { prefill } from "./attention/prefill.js";
 import { select } from "./attention/select.js";
 import { append } from "./kv-cache/append.js";
+import { logprob } from "./logits/logprob.js";
 import { embedding } from "./model/embedding.js";
 import { linear } from "./model/linear.js";
 import { rmsNorm } from "./model/rms-norm.js";
 import { swiglu } from "./model/swiglu.js";
+import { align } from "./moe/align.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
+import { route } from "./moe/route.js";
 import type { ProgramOf } from "./program.js";
 import { scan } from "./search/scan.js";
 
@@ -19,13 +23,17 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-anchor": decodeAnchor,
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
+  "attention/prefill": prefill,
   "attention/select": select,
   "kv-cache/append": append,
+  "logits/logprob": logprob,
   "model/embedding": embedding,
   "model/linear": linear,
   "model/rms-norm": rmsNorm,
   "model/swiglu": swiglu,
+  "moe/align": align,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,
+  "moe/route": route,
   "search/scan": scan,
 };

@@ -157,11 +157,12 @@ describe.skipIf(without(swiftshader !== undefined))("attention on SwiftShader (n
 
   describe("other shapes of the same kernels", () => {
     const decode = ops.find(({ id }) => id === "attention/decode") as Op;
+    const prefill = ops.find(({ id }) => id === "attention/prefill") as Op;
     /** Cases of the suite, on another backend: those that names pick, each variant in turn. */
-    const same = async (settings: WebgpuSettings, names: RegExp, each: number): Promise<void> => {
+    const same = async (settings: WebgpuSettings, names: RegExp, each: number, wanted = decode): Promise<void> => {
       const other = await webgpu(settings);
       const { items, coverage } = await suiteOf(other);
-      const some = items.filter(({ name, op }) => op === decode && names.test(name)).filter((_, i) => i % each === 0);
+      const some = items.filter(({ name, op }) => op === wanted && names.test(name)).filter((_, i) => i % each === 0);
       for (const { run } of some) await run();
       expect(some.length).toBeGreaterThan(4);
       expect(coverage.reasons).toEqual(new Map());
@@ -215,6 +216,16 @@ describe.skipIf(without(swiftshader !== undefined))("attention on SwiftShader (n
         );
       }
       narrow.dispose();
+    });
+
+    it("prefill: windows of tokens, windows of pages that go on where the last ended", async () => {
+      await same({ tunables: { bindingBytes: 4096 } }, /\| (a prompt without past|a long past|tokens around a tile)$/, 2, prefill);
+      await same({ tunables: { bindingBytes: 16 << 10 } }, /\| (everything at once|special values|offsets out of order)$/, 2, prefill);
+    });
+
+    it("prefill: the tiles that a GPU gets", async () => {
+      const large = { tunables: { threads: 128, queries: 8, columns: 32, results: 16 } };
+      await same(large, /\| (heads of 13|7 query heads, 1 KV heads|a prompt without past|special values|everything at once)$/, 2, prefill);
     });
 
     it("without features", async () => {

@@ -38,14 +38,21 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   ],
   "model/rms-norm": [96, 97].map((dim) => ({ tokens: 9, dim })),
   "model/swiglu": [{ tokens: 9, dim: 97 }],
+  "logits/logprob": [0, 10, 1024].map((k) => ({ tokens: 5, vocab: 32000, k })),
+  "moe/align": [{ tokens: 9, topK: 2, experts: 8, blockSize: 8, capacity: 74 }],
   "moe/combine": [{ tokens: 7, topK: 4, dim: 300 }],
   "moe/grouped-ffn": [{ tokens: 9, topK: 2, experts: 8, slots: 4, dim: 96, hidden: 80, blockSize: 8, capacity: 74 }],
+  "moe/route": [
+    { tokens: 9, experts: 128, topK: 8, groups: 1, keptGroups: 1 },
+    { tokens: 9, experts: 4096, topK: 64, groups: 256, keptGroups: 256 },
+  ],
   "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
   "attention/decode": steps,
   "attention/decode-anchor": steps.map((axes) => ({ ...axes, granularity: 16 })),
   "attention/decode-sparse": steps.flatMap((axes) =>
     [2, axes.queryHeads as number].map((lists) => ({ ...axes, granularity: 16, lists, k: 20 })),
   ),
+  "attention/prefill": steps.map((axes) => ({ ...axes, tokens: 70 })),
   "attention/select": [2, 1].map((lists) => ({ batch: 2, heads: 2, granules: 100, granularity: 16, lists, k: 20 })),
 };
 
@@ -180,6 +187,42 @@ describe("windows", () => {
     }
     expect(seen.size).toBe(40);
     expect(launch(256 << 10)).toMatch(/more than one binding of this device/);
+  });
+
+  it("of a prompt go over every token once, and for each over every page once, from states to states", () => {
+    const op = ops.find(({ id }) => id === "attention/prefill") as (typeof ops)[number];
+    const axes = {
+      ...{ tokens: 20_000, batch: 3, queryHeads: 32, kvHeads: 8, headDim: 100, valueDim: 36 },
+      ...{ pages: 50_001, pageSize: 9, maxPages: 500 },
+    };
+    const limited = { ...facts, maxStorageBufferBindingSize: 64 << 20 };
+    const prefill = (kernels["attention/prefill"] as ProgramOf)({ op, axes, variant: { keyPages: "i8" } }, limited) as Program;
+    const { scratch, launches } = prefill.arrange({});
+    expect(scratch.work).toBeLessThanOrEqual(64 << 20);
+    let [token, page, last] = [0, 0, -1];
+    for (const { pass, words, workgroups, ranges } of launches(axes)) {
+      const [first, held, from, pages, , , , resumes, continues, read, write] = words as (typeof words)[number][];
+      expect(Math.max(...workgroups)).toBeLessThanOrEqual(65535);
+      expect(first).toBe(token);
+      for (const { offset, bytes } of Object.values(ranges ?? {})) {
+        expect(offset % 256).toBe(0);
+        expect(bytes).toBeLessThanOrEqual(64 << 20);
+      }
+      expect(4 * ((write as number) + 2 * 32 * (held as number)) + 256).toBeLessThanOrEqual(scratch.work as number);
+      if (pass === "begin") [page, last] = [0, -1];
+      else if (pass === "attend") {
+        expect(from).toBe(page);
+        expect(resumes).toBe(page > 0 ? 1 : 0);
+        if (page > 0) expect([read, write === read]).toEqual([last, false]);
+        page += pages as number;
+        expect(continues).toBe(page < axes.pages ? 1 : 0);
+        last = write as number;
+      } else {
+        expect([page, write]).toEqual([axes.pages, last]);
+        token += held as number;
+      }
+    }
+    expect(token).toBe(axes.tokens);
   });
 
   it("refuse rows that no binding holds", () => {

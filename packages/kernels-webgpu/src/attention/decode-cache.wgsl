@@ -1,4 +1,5 @@
-// The cache as attention/decode loads it: keys into workgroup memory as they are stored, four values at a time into registers.
+// The cache as attention/decode and attention/prefill load it: keys of tile_tokens tokens into workgroup memory as they are
+// stored, four values at a time into registers.
 // Rows that are whole vectors are loaded as such; others by words, whose values are shifted into place.
 // #if wide_keys
 // #if shader_f16
@@ -65,9 +66,11 @@ fn stage_keys(first: u32, words: u32, thread: u32) {
 // #if wide_keys
   let vectors = words / key_vector_words;
   const across = stage_words / key_vector_words;
+  // A whole number: sizes of tiles are chosen so.
+  const loads = across * tile_tokens / workgroup_threads;
   // All loads first.
-  var loaded: array<KeyVector, across>;
-  for (var u = 0u; u < across; u++) {
+  var loaded: array<KeyVector, loads>;
+  for (var u = 0u; u < loads; u++) {
     let i = u * workgroup_threads + thread;
     let slot = slots[i / across];
     let at = first / key_vector_words + i % across;
@@ -75,7 +78,7 @@ fn stage_keys(first: u32, words: u32, thread: u32) {
       loaded[u] = key_pages[slot * vectors + at];
     }
   }
-  for (var u = 0u; u < across; u++) {
+  for (var u = 0u; u < loads; u++) {
     let i = u * workgroup_threads + thread;
     let place = i / across * (stage_words + 1u) + i % across * key_vector_words;
     for (var w = 0u; w < key_vector_words; w++) {
@@ -84,7 +87,7 @@ fn stage_keys(first: u32, words: u32, thread: u32) {
   }
 // #else
   let dim = uniforms.params.head_dim;
-  for (var i = thread; i < workgroup_threads * stage_words; i += workgroup_threads) {
+  for (var i = thread; i < tile_tokens * stage_words; i += workgroup_threads) {
     let row = i / stage_words;
     let at = (first + i % stage_words) * values_per_word;
     var word = Word();
@@ -103,6 +106,8 @@ fn stage_keys(first: u32, words: u32, thread: u32) {
 // #end
 }
 
+// #if prefill
+// #else
 fn stage_queries(task: Task, first: u32, thread: u32) {
   let dim = uniforms.params.head_dim;
   let start = (task.sequence * uniforms.params.query_heads + task.first_head) * dim;
@@ -118,6 +123,7 @@ fn stage_queries(task: Task, first: u32, thread: u32) {
     query_tile[i] = lane_of(all);
   }
 }
+// #end
 
 fn four_values(slot: u32, column: u32) -> vec4f {
 // #if wide_values

@@ -12,6 +12,8 @@ override workgroup_threads: u32 = 128u;
 override stage_words: u32 = 8u;
 override head_blocks: u32 = 1u;
 
+// A thread has a token of a tile.
+const tile_tokens: u32 = workgroup_threads;
 const lanes_heads: u32 = head_blocks * lane_width;
 // Of a thread, in flight.
 const value_loads: u32 = 8u;
