@@ -28,6 +28,8 @@ export interface Sizes {
   readonly context: number;
   readonly chunk: number;
   readonly eviction?: EvictionSettings | undefined;
+  /** Does it attend in a way of its own? Then whoever made that knows its ops: they are planned before weights are loaded. */
+  readonly ownAttention?: boolean;
 }
 
 /** An op with sizes and a complete variant, and how many times a generated token goes through it. */
@@ -38,8 +40,8 @@ export interface Asked {
   readonly times: number;
 }
 
-/** Everything that a model runs, with dense attention over a full cache. */
-export function opsOf({ config, weights }: LoadedModel, { context, chunk, eviction }: Sizes): Asked[] {
+/** Everything that a model runs, with dense attention over a full cache unless it has its own. */
+export function opsOf({ config, weights }: LoadedModel, { context, chunk, eviction, ownAttention = false }: Sizes): Asked[] {
   const { dim, heads, kvHeads, headDim, hiddenDim, vocab, rotaryPairs, layers } = config;
   const found = new Map<string, Asked>();
   const ask = (op: Op, axes: AnyAxes, given: AnyVariant, times: number): void => {
@@ -72,8 +74,10 @@ export function opsOf({ config, weights }: LoadedModel, { context, chunk, evicti
     ask(swiglu as Op, { tokens, dim: hiddenDim }, {}, each);
   }
   const axes = attentionAxes(config, pages, pageSize);
-  ask(decode as Op, axes, f32, layers);
-  ask(prefill as Op, { ...axes, tokens: chunk }, f32, 0);
+  if (!ownAttention) {
+    ask(decode as Op, axes, f32, layers);
+    ask(prefill as Op, { ...axes, tokens: chunk }, f32, 0);
+  }
   ask(embedding as Op, { tokens: 1, vocab: chunk, dim }, { table: "f32" }, 0);
   ask(rmsNorm as Op, { tokens: 1, dim }, {}, 1);
   ask(linear as Op, { tokens: 1, inDim: dim, outDim: vocab }, { weight: weights.output.dtype }, 1);

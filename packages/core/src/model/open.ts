@@ -84,7 +84,7 @@ export async function openModel(source: Uint8Array | Blob | LoadedModel, setting
     });
   const tokenizer = tokenizerOf(loaded, settings.tokenizer);
   const sizes = { context, chunk: Math.min(64, context), eviction };
-  const asked = opsOf(loaded, sizes);
+  const asked = opsOf(loaded, { ...sizes, ownAttention: attention !== undefined });
   const named = settings.backend !== undefined && settings.backend !== "auto";
   const suited = named ? [namedBackend(hotset, settings.backend as string, asked)] : suitedBackends(hotset, asked, config.vocab);
   let failed = "";
