@@ -3,6 +3,7 @@ import { decode } from "./attention/decode.js";
 import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
+import { rope } from "./attention/rope.js";
 import { select } from "./attention/select.js";
 import { append } from "./kv-cache/append.js";
 import { embedding } from "./model/embedding.js";
@@ -19,6 +20,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-anchor": decodeAnchor,
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
+  "attention/rope": rope,
   "attention/select": select,
   "kv-cache/append": append,
   "model/embedding": embedding,
