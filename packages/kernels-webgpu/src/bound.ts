@@ -30,6 +30,7 @@ export class WebgpuStep implements DeviceBoundKernel {
   readonly #tensors: Readonly<Record<string, WebgpuMemory>>;
   readonly #params: Params;
   readonly #axes: Record<string, number>;
+  readonly #scalars: Record<string, number>;
   readonly #scratch: Record<string, GPUBuffer> = {};
   readonly #op: Op;
   /** Where the kernel notes bad indices, if it has index ports. */
@@ -50,6 +51,7 @@ export class WebgpuStep implements DeviceBoundKernel {
     this.#tensors = tensors as Readonly<Record<string, WebgpuMemory>>;
     this.#params = new Params(op, "wgsl").fill(axes, variant, pitch, scalars);
     this.#axes = { ...axes };
+    this.#scalars = { ...scalars };
     for (const { check } of Object.values(this.#tensors)) this.#expect(check);
     const { maxBufferSize } = owner.facts;
     const { faults } = program;
@@ -129,6 +131,7 @@ export class WebgpuStep implements DeviceBoundKernel {
   set(name: string, value: number): void {
     this.#params.set(name, value);
     if (name in this.#axes) this.#axes[name] = value;
+    else this.#scalars[name] = value;
     this.#stale = true;
   }
 
@@ -161,7 +164,7 @@ export class WebgpuStep implements DeviceBoundKernel {
     this.#owner.live("webgpu: run");
     if (!this.#stale) return;
     const { device, pool, pipelines } = this.#owner;
-    const launches = this.#arrangement.launches(this.#axes as AnyAxes);
+    const launches = this.#arrangement.launches(this.#axes as AnyAxes, this.#scalars);
     const params = this.#params.bytes;
     const slot = roundUp(params.length + 4 * Math.max(0, ...launches.map(({ words }) => words.length)), bindingAlign);
     const data = new Uint8Array(Math.max(1, launches.length) * slot);

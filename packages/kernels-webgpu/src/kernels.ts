@@ -4,6 +4,7 @@ import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
 import { prefill } from "./attention/prefill.js";
+import { rope } from "./attention/rope.js";
 import { select } from "./attention/select.js";
 import { append } from "./kv-cache/append.js";
 import { logprob } from "./logits/logprob.js";
@@ -24,6 +25,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
   "attention/prefill": prefill,
+  "attention/rope": rope,
   "attention/select": select,
   "kv-cache/append": append,
   "logits/logprob": logprob,

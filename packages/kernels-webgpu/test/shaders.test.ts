@@ -53,6 +53,7 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
     [2, axes.queryHeads as number].map((lists) => ({ ...axes, granularity: 16, lists, k: 20 })),
   ),
   "attention/prefill": steps.map((axes) => ({ ...axes, tokens: 70 })),
+  "attention/rope": [{ tokens: 9, heads: 2, headDim: 40, rotaryPairs: 16 }],
   "attention/select": [2, 1].map((lists) => ({ batch: 2, heads: 2, granules: 100, granularity: 16, lists, k: 20 })),
 };
 
@@ -126,7 +127,7 @@ describe("windows", () => {
       ["i8", 1],
     ] as const) {
       const axes = { batch: 3, count: 3_000_001, dim: 101, k: 10 };
-      const launches = program(axes, rows).arrange({ rows: 101 }).launches(axes);
+      const launches = program(axes, rows).arrange({ rows: 101 }).launches(axes, {});
       let next = 0;
       for (const { pass, words, ranges } of launches) {
         if (pass !== "score") continue;
@@ -145,7 +146,7 @@ describe("windows", () => {
     const axes = { batch: 10_000, count: 1_000_000, dim: 64, k: 1024 };
     const { scratch, launches } = program(axes, "f32").arrange({ rows: 64 });
     const queries = new Set<number>();
-    for (const { pass, words, workgroups, ranges } of launches(axes)) {
+    for (const { pass, words, workgroups, ranges } of launches(axes, {})) {
       if (pass === "score") expect((words[4] as number) + workgroups[0]).toBeLessThanOrEqual(words[5] as number);
       expect((words[3] as number) * Math.max(1, words[5] as number) * 200 * 8).toBeLessThanOrEqual(
         Math.max(scratch.first as number, scratch.second as number),
@@ -167,7 +168,7 @@ describe("windows", () => {
     const { scratch, launches } = (launch(64 << 20) as Program).arrange({});
     expect(scratch.states).toBeLessThanOrEqual(64 << 20);
     const seen = new Map<number, number>();
-    for (const { pass, words, workgroups, ranges } of launches(axes)) {
+    for (const { pass, words, workgroups, ranges } of launches(axes, {})) {
       const [first, held, page, pages, parts, state, states] = words as [number, number, number, number, number, number, number];
       expect(Math.max(...workgroups)).toBeLessThanOrEqual(65535);
       if (pass === "finish") {
