@@ -6,6 +6,7 @@ import { merge } from "./attention/merge.js";
 import { rope } from "./attention/rope.js";
 import { select } from "./attention/select.js";
 import { append } from "./kv-cache/append.js";
+import { compact } from "./kv-cache/compact.js";
 import { embedding } from "./model/embedding.js";
 import { linear } from "./model/linear.js";
 import { rmsNorm } from "./model/rms-norm.js";
@@ -23,6 +24,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/rope": rope,
   "attention/select": select,
   "kv-cache/append": append,
+  "kv-cache/compact": compact,
   "model/embedding": embedding,
   "model/linear": linear,
   "model/rms-norm": rmsNorm,
