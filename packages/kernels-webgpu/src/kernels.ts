@@ -7,6 +7,7 @@ import { prefill } from "./attention/prefill.js";
 import { rope } from "./attention/rope.js";
 import { select } from "./attention/select.js";
 import { append } from "./kv-cache/append.js";
+import { compact } from "./kv-cache/compact.js";
 import { logprob } from "./logits/logprob.js";
 import { embedding } from "./model/embedding.js";
 import { linear } from "./model/linear.js";
@@ -28,6 +29,7 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/rope": rope,
   "attention/select": select,
   "kv-cache/append": append,
+  "kv-cache/compact": compact,
   "logits/logprob": logprob,
   "model/embedding": embedding,
   "model/linear": linear,

@@ -31,6 +31,7 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
     { k: 1024, batch: 3, count: 5000, dim: 96 },
   ],
   "kv-cache/append": [{ tokens: 9, kvHeads: 2, headDim: 33, valueDim: 64, pages: 50, pageSize: 16 }],
+  "kv-cache/compact": [{ batch: 2, kvHeads: 2, headDim: 33, valueDim: 64, pages: 50, pageSize: 16, maxPages: 9, maxKept: 80 }],
   "model/embedding": [{ tokens: 9, vocab: 50, dim: 96 }],
   "model/linear": [
     { tokens: 64, inDim: 96, outDim: 50 },
