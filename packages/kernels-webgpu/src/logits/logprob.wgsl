@@ -256,8 +256,7 @@ fn finish(
         atomicMax(&work.bad[0], ~t);
       }
       chosen[t] = share;
-      let invalid = (all.flags & p_invalid) != 0u;
-      entropy[t] = select(bitcast<u32>(log(all.sum) - all.mean / all.sum), nan_bits, invalid);
+      entropy[t] = select(bitcast<u32>(log(all.sum) - all.mean / all.sum), nan_bits, (all.flags & p_invalid) != 0u);
 // #if compares
       kl[t] = divergence(all);
 // #end
