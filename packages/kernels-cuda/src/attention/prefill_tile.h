@@ -11,6 +11,8 @@ constexpr int kPrefillRows = 64;  // 16 a warp
 constexpr int kPrefillTokens = 32;
 // Columns of keys, and of values, at a time.
 constexpr int kPrefillColumns = 128;
+// Components and tokens from which on 62 roundings are fewer than the op allows, 32 and about one for each of these.
+constexpr int64_t kLeastTerms = 36;
 
 struct PrefillShape {
   int tile_tokens, tile_heads;        // of a tile's rows
@@ -19,6 +21,7 @@ struct PrefillShape {
   int key_columns, value_columns, key_pitch, value_pitch;  // floats from row to row: 16 bytes on, for the banks
   int64_t keys_at, values_at, slots_at, scales_at, shared_bytes;
   bool whole_keys, whole_values, whole_queries;  // rows start on 16 bytes, and end with 8 columns
+  bool plain;  // too few terms for what the tensor cores cut off: multiply-adds
 
   __host__ explicit PrefillShape(const attention_prefill_params& p) {
     const int64_t group = p.query_heads / p.kv_heads;
@@ -37,6 +40,7 @@ struct PrefillShape {
     slots_at = values_at + int64_t(kPrefillTokens) * value_pitch * 4;
     scales_at = slots_at + 2 * kPrefillTokens * 8;
     shared_bytes = scales_at + 2 * kPrefillTokens * 4;
+    plain = p.head_dim + p.max_pages * p.page_size < kLeastTerms;
     whole_keys = p.head_dim % 16 == 0 && reinterpret_cast<uintptr_t>(p.key_pages) % 16 == 0;
     whole_values = p.value_dim % 16 == 0 && reinterpret_cast<uintptr_t>(p.value_pages) % 16 == 0;
     whole_queries = p.head_dim % 16 == 0 && reinterpret_cast<uintptr_t>(p.queries) % 16 == 0;
@@ -197,7 +201,7 @@ HOTSET_UNROLL
     for (int n = 0; n < 4; n++)
 HOTSET_UNROLL
       for (int i = 0; i < 4; i++) dots[n][i] = 0;
-    for (int column = 8 * t; column < shape.key_columns + 8 * t; column += 32) {
+    for (int column = 8 * t; column < shape.key_columns + 8 * t && !shape.plain; column += 32) {
 HOTSET_UNROLL
       for (int half = 0; half < 2; half++) {
         const float4 a = *reinterpret_cast<const float4*>(rows + column + 4 * half), c = *reinterpret_cast<const float4*>(rows + 8 * shape.key_pitch + column + 4 * half);
@@ -217,7 +221,7 @@ HOTSET_UNROLL
 HOTSET_UNROLL
       for (int i = 0; i < 4; i++) {
         // Parts do not carry infinities.
-        if (!(fabsf(dots[n][i]) < INFINITY)) dots[n][i] = plain_dot(rows + i / 2 * 8 * shape.key_pitch, keys() + (8 * n + 2 * t + i % 2) * shape.key_pitch, shape.key_columns);
+        if (shape.plain || !(fabsf(dots[n][i]) < INFINITY)) dots[n][i] = plain_dot(rows + i / 2 * 8 * shape.key_pitch, keys() + (8 * n + 2 * t + i % 2) * shape.key_pitch, shape.key_columns);
         logits[n][i] = first ? dots[n][i] : logits[n][i] + dots[n][i];
       }
   }
@@ -370,7 +374,7 @@ HOTSET_UNROLL
         add_dots(column == 0);
       }
       weigh(from, seen);
-      if (*holes == from) add_special_values();
+      if (shape.plain || *holes == from) add_special_values();
       else add_values();
       __syncthreads();
     }
