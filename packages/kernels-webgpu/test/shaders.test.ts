@@ -202,7 +202,7 @@ describe("windows", () => {
     const { scratch, launches } = prefill.arrange({});
     expect(scratch.work).toBeLessThanOrEqual(64 << 20);
     let [token, page, last] = [0, 0, -1];
-    for (const { pass, words, workgroups, ranges } of launches(axes)) {
+    for (const { pass, words, workgroups, ranges } of launches(axes, {})) {
       const [first, held, from, pages, , , , resumes, continues, read, write] = words as (typeof words)[number][];
       expect(Math.max(...workgroups)).toBeLessThanOrEqual(65535);
       expect(first).toBe(token);
