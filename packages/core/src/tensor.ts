@@ -1,7 +1,7 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 import type { DeviceBuffer, DeviceMemory } from "./device.js";
-import { type DType, dtypes, type HostArray, isDType, type Storage, storageLength } from "./dtype.js";
-import { DTypeError, describe, HotsetError } from "./errors.js";
+import { byteLength, type DType, dtypes, type HostArray, isDType, type Storage, storageLength } from "./dtype.js";
+import { DTypeError, describe, HotsetError, ShapeError } from "./errors.js";
 import type { GivenTensor } from "./op/axes.js";
 import type { DeviceValue, TensorValue } from "./op/types.js";
 
@@ -69,6 +69,20 @@ export class Tensor<D extends DType = DType> {
     if (onDevice(place)) await place.read(bytesOf(out));
     else (out as Uint8Array).set(this.#data as Uint8Array);
     return out as Storage[D];
+  }
+
+  /** Its first elements as a tensor of another shape, over the same memory: it lives as long as this one. */
+  view(shape: readonly number[]): Tensor<D> {
+    const place = this.#live("view");
+    const bytes = byteLength(this.dtype, shape);
+    if (bytes > byteLength(this.dtype, this.shape))
+      throw new ShapeError({
+        where: "Tensor.view",
+        expected: `at most the elements of [${this.shape.join(", ")}]`,
+        received: `[${shape.join(", ")}]`,
+      });
+    const part = onDevice(place) ? place.part(0, bytes) : { bytes: place.bytes.subarray(0, bytes), release() {} };
+    return new Tensor(this.dtype, shape, this.backend, part);
   }
 
   /** For plans: where it lies on a device; undefined on the host. */

@@ -30,6 +30,7 @@ export class WebgpuStep implements DeviceBoundKernel {
   readonly #tensors: Readonly<Record<string, WebgpuMemory>>;
   readonly #params: Params;
   readonly #axes: Record<string, number>;
+  readonly #scalars: Record<string, number>;
   readonly #scratch: Record<string, GPUBuffer> = {};
   readonly #op: Op;
   /** Where the kernel notes bad indices, if it has index ports. */
@@ -38,8 +39,8 @@ export class WebgpuStep implements DeviceBoundKernel {
   #uniforms: GPUBuffer | undefined;
   #recorded: readonly Recorded[] = [];
   #stale = true;
-  /** What WebGPU has yet to say about work since the last wait. */
-  #checks: Check[];
+  /** What WebGPU has yet to say about work since the last wait, and the errors that it told. */
+  #checks = new Set<Check>();
   #released = false;
 
   constructor(owner: WebgpuDevice, program: Program, { op, axes, variant, tensors, pitch, scalars }: DeviceBinding) {
@@ -50,7 +51,8 @@ export class WebgpuStep implements DeviceBoundKernel {
     this.#tensors = tensors as Readonly<Record<string, WebgpuMemory>>;
     this.#params = new Params(op, "wgsl").fill(axes, variant, pitch, scalars);
     this.#axes = { ...axes };
-    this.#checks = Object.values(this.#tensors).map(({ check }) => check);
+    this.#scalars = { ...scalars };
+    for (const { check } of Object.values(this.#tensors)) this.#expect(check);
     const { maxBufferSize } = owner.facts;
     const { faults } = program;
     for (const [name, bytes] of Object.entries(this.#arrangement.scratch)) {
@@ -65,13 +67,13 @@ export class WebgpuStep implements DeviceBoundKernel {
         owner.pool.take(bytes, name === faults?.scratch ? usage.storage | usage.copySource | usage.copyTarget : usage.storage),
       );
       this.#scratch[name] = result;
-      this.#checks.push(check);
+      this.#expect(check);
     }
     if (faults) {
       const head = this.#scratch[faults.scratch] as GPUBuffer;
       const { result, check } = owner.checked("validation", () => new FaultHead(owner, head, faults.ports));
       this.#faults = result;
-      this.#checks.push(check);
+      this.#expect(check);
     }
   }
 
@@ -85,7 +87,7 @@ export class WebgpuStep implements DeviceBoundKernel {
       pass.end();
       device.queue.submit([encoder.finish()]);
     });
-    this.#checks.push(check);
+    this.#expect(check);
   }
 
   encode(recorder: DeviceRecorder): void {
@@ -106,8 +108,8 @@ export class WebgpuStep implements DeviceBoundKernel {
   }
 
   async finish(readbacks: readonly Readback[]): Promise<Fault | undefined> {
-    const checks = this.#checks;
-    this.#checks = [];
+    const checks = [...this.#checks];
+    this.#checks.clear();
     if (!this.#faults) {
       await this.#owner.wait(checks, readbacks);
       return undefined;
@@ -129,6 +131,7 @@ export class WebgpuStep implements DeviceBoundKernel {
   set(name: string, value: number): void {
     this.#params.set(name, value);
     if (name in this.#axes) this.#axes[name] = value;
+    else this.#scalars[name] = value;
     this.#stale = true;
   }
 
@@ -138,6 +141,14 @@ export class WebgpuStep implements DeviceBoundKernel {
     const { pool } = this.#owner;
     for (const buffer of Object.values(this.#scratch)) pool.give(buffer);
     if (this.#uniforms) pool.give(this.#uniforms);
+  }
+
+  /** Kept until it says that nothing is wrong: steps run many times between two waits. */
+  #expect(check: Check): void {
+    this.#checks.add(check);
+    check.then((error) => {
+      if (error === undefined) this.#checks.delete(check);
+    });
   }
 
   #record(pass: GPUComputePassEncoder): void {
@@ -153,7 +164,7 @@ export class WebgpuStep implements DeviceBoundKernel {
     this.#owner.live("webgpu: run");
     if (!this.#stale) return;
     const { device, pool, pipelines } = this.#owner;
-    const launches = this.#arrangement.launches(this.#axes as AnyAxes);
+    const launches = this.#arrangement.launches(this.#axes as AnyAxes, this.#scalars);
     const params = this.#params.bytes;
     const slot = roundUp(params.length + 4 * Math.max(0, ...launches.map(({ words }) => words.length)), bindingAlign);
     const data = new Uint8Array(Math.max(1, launches.length) * slot);
@@ -173,7 +184,7 @@ export class WebgpuStep implements DeviceBoundKernel {
         return { pipeline, workgroups: launch.workgroups, group: this.#group(pipeline, pass, launch, i * slot, slot) };
       });
     });
-    this.#checks.push(check);
+    this.#expect(check);
     this.#stale = false;
   }
 

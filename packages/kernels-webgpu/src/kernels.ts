@@ -4,8 +4,15 @@ import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
 import { prefill } from "./attention/prefill.js";
+import { rope } from "./attention/rope.js";
 import { select } from "./attention/select.js";
+import { append } from "./kv-cache/append.js";
+import { compact } from "./kv-cache/compact.js";
 import { logprob } from "./logits/logprob.js";
+import { embedding } from "./model/embedding.js";
+import { linear } from "./model/linear.js";
+import { rmsNorm } from "./model/rms-norm.js";
+import { swiglu } from "./model/swiglu.js";
 import { align } from "./moe/align.js";
 import { combine } from "./moe/combine.js";
 import { groupedFfn } from "./moe/grouped-ffn.js";
@@ -19,8 +26,15 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
   "attention/prefill": prefill,
+  "attention/rope": rope,
   "attention/select": select,
+  "kv-cache/append": append,
+  "kv-cache/compact": compact,
   "logits/logprob": logprob,
+  "model/embedding": embedding,
+  "model/linear": linear,
+  "model/rms-norm": rmsNorm,
+  "model/swiglu": swiglu,
   "moe/align": align,
   "moe/combine": combine,
   "moe/grouped-ffn": groupedFfn,

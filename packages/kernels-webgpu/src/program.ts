@@ -70,8 +70,8 @@ export interface Program {
 export interface Arrangement {
   /** Bytes of each scratch buffer, at the plan's axes. */
   readonly scratch: Readonly<Record<string, number>>;
-  /** The launches of a run of these sizes, in order; none of them needs more scratch than the plan's. */
-  launches(actual: AnyAxes): readonly Launch[];
+  /** The launches of a run of these sizes and scalars, in order; none of them needs more scratch than the plan's. */
+  launches(actual: AnyAxes, scalars: Readonly<Record<string, number>>): readonly Launch[];
 }
 
 /** The row of an op: its program on a device, or why there is none. */

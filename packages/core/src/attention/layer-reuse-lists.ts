@@ -10,11 +10,20 @@ export interface ListSizes {
   readonly granularity: number;
 }
 
+/** What a policy asks of an anchor's lists, wherever they lie. */
+export interface Lists {
+  readonly age: number;
+  isFor(step: number): boolean;
+  drop(): void;
+  grow(lengths: Int32Array, step: number): boolean;
+  tokens(window: number, headMap?: readonly number[]): number;
+}
+
 /**
  * Invariants: each list is ascending, without repeats, -1 behind its `counts` entries; its last granule holds the last
  * token of its sequence as of the last `take` or `grow`; `age` is the steps since `take`, or Infinity without a list.
  */
-export class AnchorLists {
+export class AnchorLists implements Lists {
   readonly sizes: ListSizes;
   /** [batch, lists, k] and [batch, lists]: what attention/select writes and attention/decode-sparse reads. */
   readonly selected: Int32Array;

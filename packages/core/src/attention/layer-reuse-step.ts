@@ -12,7 +12,7 @@ export interface ReuseCounters {
   readonly tokensAttended: number;
   /** What dense attention would have met. */
   readonly tokensVisible: number;
-  /** Share of the attention mass that lay in the lists when they were made, mean over them; NaN without any. */
+  /** Share of the attention mass that lay in the lists when they were made, mean over them; NaN without any, and of resident layers. */
   readonly massKept: number;
   /** Whether the last step attended to a list in some layer. */
   readonly sparseActive: boolean;
@@ -31,8 +31,8 @@ export interface LayerStep {
 
 export interface Runnable {
   run(): unknown;
-  runAsync(): Promise<unknown>;
-  dispose(): void;
+  /** Missing where all tensors lie on a device: `run` queues. */
+  runAsync?(): Promise<unknown>;
 }
 /** What one run of a layer takes, and what is counted when it is done. */
 export interface Work {
@@ -60,7 +60,7 @@ export class BoundLayer implements LayerStep {
 
   async runAsync(): Promise<LayerStep["outputs"]> {
     const { runs, done } = this.#begin();
-    for (const step of runs) await step.runAsync();
+    for (const step of runs) await (step.runAsync ? step.runAsync() : step.run());
     done();
     return this.outputs;
   }

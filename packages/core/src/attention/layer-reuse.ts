@@ -2,16 +2,19 @@
 import type { DType } from "../dtype.js";
 import { describe, HotsetError, ShapeError } from "../errors.js";
 import type { Hotset } from "../hotset.js";
+import type { embedding } from "../model/embedding/spec.js";
 import type { AxesOf, InputsOf, OutputsOf, VariantOf } from "../op/types.js";
 import type { Plan } from "../plan.js";
-import { arrayOf } from "../tensor.js";
+import { arrayOf, type Tensor } from "../tensor.js";
 import { decode } from "./decode/spec.js";
 import { decodeAnchor } from "./decode-anchor/spec.js";
-import { decodeSparse } from "./decode-sparse/spec.js";
-import { AnchorLists } from "./layer-reuse-lists.js";
-import type { AnchorRule, LayerPolicy } from "./layer-reuse-policy.js";
+import type { decodeSparse } from "./decode-sparse/spec.js";
+import { type Anchor, planAnchors } from "./layer-reuse-anchors.js";
+import type { DeviceAnchor } from "./layer-reuse-device.js";
+import type { AnchorLists, Lists } from "./layer-reuse-lists.js";
+import type { AnchorRule, LayerPolicy, LayerRule, ReuseRule } from "./layer-reuse-policy.js";
+import { entriesOf, granulesOf, hostArray, longest } from "./layer-reuse-sizes.js";
 import { BoundLayer, type LayerStep, type ReuseCounters, type Runnable, type Work } from "./layer-reuse-step.js";
-import { select } from "./select/spec.js";
 
 export type CacheAxes = AxesOf<typeof decode>;
 export type LayerInputs = InputsOf<typeof decode>;
@@ -26,13 +29,11 @@ export interface LayerReuseSettings {
   readonly sinks?: boolean;
   /** A backend's id. Default: the one that is fastest for the dense step. */
   readonly backend?: string | undefined;
-}
-
-interface Anchor {
-  readonly rule: AnchorRule;
-  readonly lists: AnchorLists;
-  readonly plan: Plan<typeof decodeSparse>;
-  readonly select: Plan<typeof select>;
+  /**
+   * Whether a layer's tensors will all lie in a device's memory: then `run` queues it, and nothing comes back. Lists stay
+   * there too, so that `massKept` is not known. Default false.
+   */
+  readonly resident?: boolean;
 }
 
 /**
@@ -45,7 +46,8 @@ interface Anchor {
  *   for (...tokens) for (const [layer, step] of steps.entries()) { ...project and append...; step.run(); ... }
  *
  * Layers are run in their order; a run of a layer that is not behind the last one begins a new step. `lengths` must be
- * on the host, and hold the lengths of the step, the newest token included, whenever a layer runs.
+ * on the host (of resident layers, there too), and hold the lengths of the step, the newest token included, whenever a
+ * layer runs.
  *
  * Invariant: a reuse layer attends to a list that its anchor made, or brought up to date, in the same step.
  * Source: HyLRA (arXiv 2602.00777), Kascade (MIT), UCM (MIT); the policies of 2.6 of these in one file.
@@ -56,27 +58,34 @@ export class LayerReuse {
   readonly #dense: Plan<typeof decode>;
   readonly #weighed: Plan<typeof decodeAnchor> | undefined;
   readonly #anchors: readonly (Anchor | undefined)[];
+  /** Of resident layers: reorders masses for a head map. */
+  readonly #reorder: Plan<typeof embedding> | undefined;
   readonly #masses: Float32Array | undefined;
   readonly #counts = { steps: 0, denseRuns: 0, anchorRuns: 0, sparseRuns: 0, tokensAttended: 0, tokensVisible: 0, mass: 0, active: false };
   #last = Number.POSITIVE_INFINITY;
 
   private constructor(
-    { policy, axes }: LayerReuseSettings,
+    { policy, axes, resident = false }: LayerReuseSettings,
     dense: Plan<typeof decode>,
     weighed: Plan<typeof decodeAnchor> | undefined,
     anchors: readonly (Anchor | undefined)[],
+    reorder: Plan<typeof embedding> | undefined,
   ) {
     this.policy = policy;
     this.axes = axes;
     this.#dense = dense;
     this.#weighed = weighed;
     this.#anchors = anchors;
-    this.#masses = weighed && hostArray(weighed, "masses", axes.batch * axes.kvHeads * granulesOf(axes, policy.granularity), Float32Array);
+    this.#reorder = reorder;
+    this.#masses =
+      resident || !weighed
+        ? undefined
+        : hostArray(weighed, "masses", axes.batch * axes.kvHeads * granulesOf(axes, policy.granularity), Float32Array);
   }
 
   /** Plans what the policy needs. Throws ShapeError where its head maps do not fit the heads, and what `plan` throws. */
   static async create(hotset: Pick<Hotset, "plan">, settings: LayerReuseSettings): Promise<LayerReuse> {
-    const { policy, axes, keyPages, sinks = false } = settings;
+    const { policy, axes, keyPages, sinks = false, resident = false } = settings;
     const { granularity } = policy;
     for (const [layer, rule] of policy.layers.entries())
       if (
@@ -92,26 +101,17 @@ export class LayerReuse {
     const variant = { keyPages: keyPages as DType, sinks } as VariantOf<typeof decode>;
     const dense = await hotset.plan(decode, axes, variant, { backend: settings.backend });
     const { backend } = dense;
-    const lists = policy.perHead ? axes.kvHeads : 1;
-    const granules = granulesOf(axes, granularity);
-    const anchors: (Anchor | undefined)[] = [];
-    for (const rule of policy.layers) {
-      if (rule.kind !== "anchor") {
-        anchors.push(undefined);
-        continue;
-      }
-      const grown = rule.refreshEvery > 1 ? Math.ceil((rule.refreshEvery - 1) / granularity) + 1 : 0;
-      const k = Math.min(granules, entriesOf(rule, granularity, axes.maxPages * axes.pageSize) + grown);
-      const { batch, kvHeads: heads } = axes;
-      const selectPlan = await hotset.plan(select, { batch, heads, granules, granularity, lists, k }, {}, { backend });
-      const plan = await hotset.plan(decodeSparse, { ...axes, granularity, lists, k }, variant, { backend });
-      const selected = hostArray(selectPlan, "selected", batch * lists * k, Int32Array);
-      const counts = hostArray(selectPlan, "counts", batch * lists, Uint32Array);
-      const made = new AnchorLists({ batch, lists, kvHeads: heads, k, granularity }, selected, counts);
-      anchors.push({ rule, lists: made, plan, select: selectPlan });
-    }
-    const weighed = anchors.some(Boolean) ? await hotset.plan(decodeAnchor, { ...axes, granularity }, variant, { backend }) : undefined;
-    return new LayerReuse(settings, dense, weighed, anchors);
+    if (resident && !dense.onDevice)
+      throw new HotsetError("argument", {
+        where: "LayerReuse.create",
+        expected: "resident layers on a device",
+        received: backend,
+        hint: "Layers on the CPU have their lists where they run.",
+      });
+    const any = policy.layers.some(({ kind }) => kind === "anchor");
+    const weighed = any ? await hotset.plan(decodeAnchor, { ...axes, granularity }, variant, { backend }) : undefined;
+    const { anchors, reorder } = await planAnchors(hotset, settings, variant, backend);
+    return new LayerReuse(settings, dense, weighed, anchors, reorder);
   }
 
   /** The backend that all layers run on. */
@@ -130,8 +130,17 @@ export class LayerReuse {
     this.#last = Number.POSITIVE_INFINITY;
   }
 
-  /** Fixes a layer's arrays and scalars, as `plan.bind` of attention/decode does. Throws HotsetError. */
-  bind(layer: number, inputs: LayerInputs, outputs: LayerOutputs = {}, scalars: Readonly<Record<string, number>> = {}): LayerStep {
+  /**
+   * Fixes a layer's arrays and scalars, as `plan.bind` of attention/decode does. `hostLengths`: of a resident layer, what
+   * `lengths` holds, on the host. Throws HotsetError.
+   */
+  bind(
+    layer: number,
+    inputs: LayerInputs,
+    outputs: LayerOutputs = {},
+    scalars: Readonly<Record<string, number>> = {},
+    hostLengths?: Int32Array,
+  ): LayerStep {
     const rule = this.policy.layers[layer];
     if (!rule)
       throw new HotsetError("argument", {
@@ -139,7 +148,7 @@ export class LayerReuse {
         expected: `a layer from 0 to ${this.policy.layers.length - 1}`,
         received: describe(layer),
       });
-    const lengths = arrayOf(inputs.lengths) as Int32Array;
+    const lengths = hostLengths ?? (arrayOf(inputs.lengths) as Int32Array);
     if (!ArrayBuffer.isView(lengths))
       throw new HotsetError("argument", {
         where: "LayerReuse.bind",
@@ -149,64 +158,101 @@ export class LayerReuse {
     const { batch, queryHeads, valueDim } = this.axes;
     const out = outputs.out ?? hostArray(this.#dense, "out", batch * queryHeads * valueDim, Float32Array);
     const lse = outputs.lse ?? hostArray(this.#dense, "lse", batch * queryHeads, Float32Array);
-    const dense = this.#dense.bind(inputs, { out, lse }, scalars);
-    const window = (scalars.window ?? 0) as number;
-    const made: { dispose(): void }[] = [dense];
+    const made: { dispose(): void }[] = [];
     const keep = <T extends { dispose(): void }>(step: T): T => {
       made.push(step);
       return step;
     };
-    const overLists = (anchor: Anchor, selected: Int32Array): Runnable =>
-      keep(anchor.plan.bind({ ...inputs, selected } as InputsOf<typeof decodeSparse>, { out, lse }, scalars));
+    const layerOf: LayerParts = { inputs, outputs: { out, lse }, scalars, lengths, window: scalars.window ?? 0, keep, made };
+    try {
+      const dense = keep(this.#dense.bind(inputs, { out, lse }, scalars));
+      const begin = this.#begin(layer, rule, dense, layerOf);
+      return new BoundLayer(
+        () => {
+          this.#enter(layer);
+          return begin();
+        },
+        dense.outputs,
+        made,
+      );
+    } catch (error) {
+      for (const step of made) step.dispose();
+      throw error;
+    }
+  }
 
-    let begin: () => Work;
-    if (rule.kind === "full") begin = () => this.#denseWork(dense, lengths, window);
-    else if (rule.kind === "anchor") {
-      const anchor = this.#anchors[layer] as Anchor;
-      const masses = this.#masses as Float32Array;
-      const { lists } = anchor;
-      const weighed = keep((this.#weighed as Plan<typeof decodeAnchor>).bind(inputs, { out, lse, masses }, scalars));
-      const { sink, recent } = this.policy;
-      const forced = { sink, recent: Math.max(1, recent) };
-      const selecting = keep(anchor.select.bind({ scores: masses, lengths }, { selected: lists.selected, counts: lists.counts }, forced));
-      const again = rule.refreshEvery > 1 ? overLists(anchor, lists.selected) : undefined;
-      begin = () => {
-        if (this.#isShort(lengths)) {
-          lists.drop();
-          return this.#denseWork(dense, lengths, window);
-        }
-        if (again && lists.age + 1 < rule.refreshEvery && lists.grow(lengths, this.#counts.steps))
-          return this.#sparseWork(again, lists, lengths, window);
-        lists.drop();
-        selecting.set("budget", entriesOf(rule, this.policy.granularity, longest(lengths)));
-        return { runs: [weighed, selecting], done: () => this.#listed(lists, masses, lengths, window) };
-      };
-    } else {
-      const anchor = this.#anchors[rule.source] as Anchor;
-      const { lists } = anchor;
-      const { headMap } = rule;
-      const selected = headMap ? hostArray(anchor.select, "selected", lists.selected.length, Int32Array) : lists.selected;
-      const sparse = overLists(anchor, selected);
-      begin = () => {
-        if (this.#isShort(lengths)) return this.#denseWork(dense, lengths, window);
-        if (!lists.isFor(this.#counts.steps))
-          throw new HotsetError("argument", {
-            where: `LayerReuse: layer ${layer}`,
-            expected: `layer ${rule.source}, its anchor, to have run before it in this step`,
-            received: "layers in another order",
-          });
-        if (headMap) lists.mapped(headMap, selected);
-        return this.#sparseWork(sparse, lists, lengths, window, headMap);
+  /** Gives back what lies on a device. Layers that were bound are disposed of by themselves. */
+  dispose(): void {
+    for (const anchor of this.#anchors) anchor?.device?.dispose();
+  }
+
+  #begin(layer: number, rule: LayerRule, dense: Runnable, parts: LayerParts): () => Work {
+    const { lengths, window } = parts;
+    if (rule.kind === "full") return () => this.#denseWork(dense, lengths, window);
+    const sparse = rule.kind === "anchor" ? this.#anchorWork(layer, rule, parts) : this.#reuseWork(layer, rule, parts);
+    return () => {
+      if (!this.#isShort(lengths)) return sparse();
+      if (rule.kind === "anchor") this.#anchors[layer]?.lists.drop();
+      return this.#denseWork(dense, lengths, window);
+    };
+  }
+
+  #anchorWork(layer: number, rule: AnchorRule, { inputs, outputs, scalars, lengths, window, keep }: LayerParts): () => Work {
+    const { lists, device, plan, select: selectPlan } = this.#anchors[layer] as Anchor;
+    const { sink, recent: given } = this.policy;
+    const recent = Math.max(1, given);
+    const masses = device?.masses ?? (this.#masses as Float32Array);
+    const weighed = keep((this.#weighed as Plan<typeof decodeAnchor>).bind(inputs, { ...outputs, masses }, scalars));
+    const again =
+      rule.refreshEvery > 1
+        ? keep(plan.bind({ ...inputs, selected: listsOf(lists, device) } as SparseInputs, outputs, scalars))
+        : undefined;
+    const grows = (): boolean => lists.age + 1 < rule.refreshEvery && lists.grow(lengths, this.#counts.steps);
+    const budgetNow = (): number => entriesOf(rule, this.policy.granularity, longest(lengths));
+    if (device) {
+      const selecting = keep(device.selecting(inputs.lengths as Tensor<"i32">));
+      return () => {
+        if (again && grows()) return this.#sparseWork([selecting, again], lists, lengths, window);
+        // Taken before it runs: what selects the lists asks them how.
+        device.lists.take(lengths, this.#counts.steps, { budget: budgetNow(), sink, recent });
+        return { runs: [weighed, selecting], done: () => this.#listed(Number.NaN, lengths, window) };
       };
     }
-    return new BoundLayer(
-      () => {
-        this.#enter(layer);
-        return begin();
-      },
-      dense.outputs,
-      made,
-    );
+    const host = lists as AnchorLists;
+    const target = { selected: host.selected, counts: host.counts };
+    const selecting = keep(selectPlan.bind({ scores: masses, lengths }, target, { sink, recent }));
+    return () => {
+      if (again && grows()) return this.#sparseWork([again], lists, lengths, window);
+      host.drop();
+      selecting.set("budget", budgetNow());
+      const done = () => {
+        host.take(lengths, this.#counts.steps);
+        this.#listed(host.massKept(masses as Float32Array), lengths, window);
+      };
+      return { runs: [weighed, selecting], done };
+    };
+  }
+
+  #reuseWork(
+    layer: number,
+    { source, headMap }: ReuseRule,
+    { inputs, outputs, scalars, lengths, window, keep, made }: LayerParts,
+  ): () => Work {
+    const { lists, device, plan, select: selectPlan } = this.#anchors[source] as Anchor;
+    const mapped = headMap && device?.mapped(this.#reorder as Plan<typeof embedding>, inputs.lengths as Tensor<"i32">, headMap, made);
+    const own = headMap && !device ? hostArray(selectPlan, "selected", (lists as AnchorLists).selected.length, Int32Array) : undefined;
+    const selected = mapped?.selected ?? own ?? listsOf(lists, device);
+    const sparse = keep(plan.bind({ ...inputs, selected } as SparseInputs, outputs, scalars));
+    return () => {
+      if (!lists.isFor(this.#counts.steps))
+        throw new HotsetError("argument", {
+          where: `LayerReuse: layer ${layer}`,
+          expected: `layer ${source}, its anchor, to have run before it in this step`,
+          received: "layers in another order",
+        });
+      if (headMap && own) (lists as AnchorLists).mapped(headMap, own);
+      return this.#sparseWork(mapped ? [mapped, sparse] : [sparse], lists, lengths, window, headMap);
+    };
   }
 
   /** A layer that is not behind the last one begins a step. */
@@ -230,9 +276,9 @@ export class LayerReuse {
     };
   }
 
-  #sparseWork(step: Runnable, lists: AnchorLists, lengths: Int32Array, window: number, headMap?: readonly number[]): Work {
+  #sparseWork(runs: readonly Runnable[], lists: Lists, lengths: Int32Array, window: number, headMap?: readonly number[]): Work {
     return {
-      runs: [step],
+      runs,
       done: () => {
         this.#counts.sparseRuns++;
         this.#counts.active = true;
@@ -242,10 +288,9 @@ export class LayerReuse {
     };
   }
 
-  #listed(lists: AnchorLists, masses: Float32Array, lengths: Int32Array, window: number): void {
-    lists.take(lengths, this.#counts.steps);
+  #listed(massKept: number, lengths: Int32Array, window: number): void {
     this.#counts.anchorRuns++;
-    this.#counts.mass += lists.massKept(masses);
+    this.#counts.mass += massKept;
     this.#counts.tokensAttended += this.#see(lengths, window);
   }
 
@@ -258,21 +303,18 @@ export class LayerReuse {
   }
 }
 
-const longest = (lengths: Int32Array): number => lengths.reduce((most, length) => Math.max(most, length), 0);
+type SparseInputs = InputsOf<typeof decodeSparse>;
 
-const granulesOf = ({ maxPages, pageSize }: CacheAxes, granularity: number): number => Math.ceil((maxPages * pageSize) / granularity);
-
-/** Entries that an anchor lists of a context of so many tokens. */
-function entriesOf({ k = 0, ratio = 0 }: AnchorRule, granularity: number, tokens: number): number {
-  return Math.max(1, Math.ceil(Math.max(k, Math.ceil(ratio * tokens)) / granularity));
+/** What a layer was given, and what is disposed of with it. */
+interface LayerParts {
+  readonly inputs: LayerInputs;
+  readonly outputs: Required<LayerOutputs>;
+  readonly scalars: Readonly<Record<string, number>>;
+  readonly lengths: Int32Array;
+  readonly window: number;
+  readonly keep: <T extends { dispose(): void }>(step: T) => T;
+  readonly made: { dispose(): void }[];
 }
 
-/** An array for a port: in the backend's memory where the host sees it, so that no run copies it. */
-function hostArray<A extends Float32Array | Int32Array | Uint32Array>(
-  plan: { readonly onDevice: boolean; alloc(port: never): { readonly data: unknown } },
-  port: string,
-  length: number,
-  kind: new (length: number) => A,
-): A {
-  return plan.onDevice ? new kind(length) : (plan.alloc(port as never).data as A);
-}
+const listsOf = (lists: Lists, device: DeviceAnchor | undefined): Int32Array | Tensor<"i32"> =>
+  device?.selected ?? (lists as AnchorLists).selected;

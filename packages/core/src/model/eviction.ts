@@ -7,8 +7,10 @@ import { streamingLlm } from "../kv-cache/evict/streaming-llm.js";
 import type { Step } from "../step.js";
 import type { Tensor } from "../tensor.js";
 import type { SequenceCache } from "./cache.js";
+import type { ModelConfig } from "./config.js";
 import type { AttentionContext } from "./layer-attention.js";
-import { type WindowMasses, windowMasses } from "./window-masses.js";
+import { windowMasses } from "./window-masses.js";
+import { Written } from "./written.js";
 
 /** The first `sinks` tokens and the last `budget - sinks`, at every token (`kvCache.streamingLlm`). */
 export interface StreamingLlmEviction {
@@ -54,10 +56,12 @@ export interface Eviction {
   begin(promptTokens: number): void;
   /** Before tokens enter the cache. */
   makeRoom(): void;
-  /** A layer has attended for the last `tokens` tokens of the cache, the first of which is at `position`. */
-  attended(layer: number, position: number, tokens: number): void;
-  /** All layers have; `position` is that of the next token. */
-  ran(position: number): void;
+  /** So many tokens enter, the first of them at `position`. */
+  enter(position: number, tokens: number): void;
+  /** A layer has attended for them. */
+  attended(layer: number): void;
+  /** All layers have; `position` is that of the next token. A promise where something is to be waited for. */
+  ran(position: number): Promise<void> | undefined;
   dispose(): void;
 }
 
@@ -113,14 +117,19 @@ export async function makeEviction(layers: AttentionContext, settings: EvictionS
         const plan = streamingLlm({ length, kvHeads, budget: budget - 1, sinks });
         kept.evict(layers.cache.keys.map(() => plan));
       },
+      enter() {},
       attended() {},
-      ran() {},
+      ran: () => undefined,
       dispose: () => kept.dispose(),
     };
   }
   const { budget, window = 32, kernel = 5 } = settings;
-  const masses = await windowMasses(layers, window);
+  const masses = await windowMasses(layers, window).catch((error) => {
+    kept.dispose();
+    throw error;
+  });
   let promptTokens = 0;
+  let watched = false;
   return {
     get counters() {
       return kept.counters;
@@ -129,11 +138,18 @@ export async function makeEviction(layers: AttentionContext, settings: EvictionS
       promptTokens = tokens;
     },
     makeRoom() {},
-    attended(layer, position, tokens) {
-      if (promptTokens > budget && position < promptTokens) masses.keep(layer, position - (promptTokens - window), tokens);
+    enter(position, tokens) {
+      watched = promptTokens > budget && position < promptTokens;
+      if (watched) masses.enter(position - (promptTokens - window), tokens);
+    },
+    attended(layer) {
+      if (watched) masses.keep(layer);
     },
     ran(position) {
-      if (position === promptTokens && promptTokens > budget) kept.evict(chosen(layers, masses, { budget, window, kernel }));
+      if (position !== promptTokens || promptTokens <= budget) return undefined;
+      const { length } = layers.cache;
+      const { kvHeads } = layers.config;
+      return masses.all().then((all) => kept.evict(all.map((of) => snapKv({ masses: of, length, kvHeads, budget, window, kernel }))));
     },
     dispose() {
       kept.dispose();
@@ -142,56 +158,55 @@ export async function makeEviction(layers: AttentionContext, settings: EvictionS
   };
 }
 
-/** SnapKV's choice in each layer. */
-function chosen(
-  { cache, config: { kvHeads } }: AttentionContext,
-  masses: WindowMasses,
-  settings: { budget: number; window: number; kernel: number },
-): KeptTokens[] {
-  const { length } = cache;
-  return cache.keys.map((_, layer) => snapKv({ ...settings, masses: masses.of(layer), length, kvHeads }));
-}
-
 /** `kv-cache/compact` over all layers of one cache, and what is counted. */
 class Compaction {
   readonly #cache: SequenceCache;
-  readonly #steps: readonly Step<typeof compact>[];
-  /** [1, kvHeads, maxKept] and [1, kvHeads]. */
-  readonly #kept: Tensor<"i32">;
-  readonly #keptCount: Tensor<"i32">;
   readonly #about: Pick<EvictionCounters, "method" | "budget" | "contextPages">;
+  readonly #held: { dispose(): void }[] = [];
+  #steps: readonly Step<typeof compact>[] = [];
+  /** [1, kvHeads, maxKept] and [1, kvHeads]. */
+  readonly #kept: Written<"i32">;
+  readonly #keptCount: Written<"i32">;
   #evictions = 0;
   #tokensEvicted = 0;
   #pagesFreed = 0;
 
-  private constructor(
-    cache: SequenceCache,
-    steps: readonly Step<typeof compact>[],
-    kept: Tensor<"i32">,
-    keptCount: Tensor<"i32">,
-    about: Pick<EvictionCounters, "method" | "budget" | "contextPages">,
-  ) {
+  private constructor({ hotset, backend, cache, config }: AttentionContext, { method, budget }: EvictionSettings, context: number) {
+    const { kvHeads } = config;
+    const { pages, pageSize } = cache;
     this.#cache = cache;
-    this.#steps = steps;
-    this.#kept = kept;
-    this.#keptCount = keptCount;
-    this.#about = about;
+    this.#about = { method, budget, contextPages: Math.ceil(context / pageSize) };
+    const written = (...shape: number[]) => {
+      const made = new Written(hotset, backend, "i32", shape);
+      this.#held.push(made);
+      return made;
+    };
+    try {
+      this.#kept = written(1, kvHeads, Math.min(budget, pages * pageSize));
+      this.#keptCount = written(1, kvHeads);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
   }
 
-  static async create(layers: AttentionContext, { method, budget }: EvictionSettings, context: number): Promise<Compaction> {
-    const { hotset, backend, cache } = layers;
-    const { kvHeads, headDim } = layers.config;
-    const { pages, pageSize } = cache;
-    const maxKept = Math.min(budget, pages * pageSize);
-    const sizes = { batch: 1, kvHeads, headDim, valueDim: headDim, pages, pageSize, maxPages: pages, maxKept };
-    const plan = await hotset.plan(compact, sizes, { keyPages: "f32" }, { backend });
-    const kept = hotset.alloc("i32", [1, kvHeads, maxKept], backend);
-    const keptCount = hotset.alloc("i32", [1, kvHeads], backend);
-    const { pageTable, lengths } = cache;
-    const steps = cache.keys.map((keyPages, layer) =>
-      plan.bind({ pageTable, lengths, kept, keptCount, keyPages, valuePages: cache.values[layer] as Tensor<"f32"> }),
-    );
-    return new Compaction(cache, steps, kept, keptCount, { method, budget, contextPages: Math.ceil(context / pageSize) });
+  static async create(layers: AttentionContext, settings: EvictionSettings, context: number): Promise<Compaction> {
+    const { hotset, backend, cache, config } = layers;
+    const plan = await hotset.plan(compact, compactAxes(config, cache, settings), { keyPages: "f32" }, { backend });
+    const made = new Compaction(layers, settings, context);
+    try {
+      const { pageTable, lengths } = cache;
+      const lists = { kept: made.#kept.tensor, keptCount: made.#keptCount.tensor };
+      made.#steps = cache.keys.map((keyPages, layer) => {
+        const step = plan.bind({ pageTable, lengths, ...lists, keyPages, valuePages: cache.values[layer] as Tensor<"f32"> });
+        made.#held.push(step);
+        return step;
+      });
+      return made;
+    } catch (error) {
+      made.dispose();
+      throw error;
+    }
   }
 
   get counters(): EvictionCounters {
@@ -213,10 +228,15 @@ class Compaction {
     const [first] = plans;
     if (!first) return;
     const stride = this.#kept.data.length / this.#keptCount.data.length;
-    for (const [layer, { kept, keptCount, maxKept }] of plans.entries()) {
-      for (let head = 0; head < keptCount.length; head++)
-        this.#kept.data.set(kept.subarray(head * maxKept, (head + 1) * maxKept), head * stride);
-      this.#keptCount.data.set(keptCount);
+    for (const [layer, plan] of plans.entries()) {
+      const { kept, keptCount, maxKept } = plan;
+      if (plan !== plans[layer - 1]) {
+        for (let head = 0; head < keptCount.length; head++)
+          this.#kept.data.set(kept.subarray(head * maxKept, (head + 1) * maxKept), head * stride);
+        this.#keptCount.data.set(keptCount);
+        this.#kept.send();
+        this.#keptCount.send();
+      }
       this.#steps[layer]?.run();
     }
     this.#evictions++;
@@ -225,8 +245,16 @@ class Compaction {
   }
 
   dispose(): void {
-    for (const step of this.#steps) step.dispose();
-    this.#kept.dispose();
-    this.#keptCount.dispose();
+    for (const one of this.#held.splice(0)) one.dispose();
   }
 }
+
+/** The sizes of `kv-cache/compact` for one sequence. */
+export const compactAxes = (
+  { kvHeads, headDim }: ModelConfig,
+  { pages, pageSize }: Pick<SequenceCache, "pages" | "pageSize">,
+  { budget }: EvictionSettings,
+) => {
+  const maxKept = Math.min(budget, pages * pageSize);
+  return { batch: 1, kvHeads, headDim, valueDim: headDim, pages, pageSize, maxPages: pages, maxKept } as const;
+};

@@ -1,185 +1,105 @@
-/** The layers of a Llama-architecture model as bound steps over one sequence's cache. */
-import { rope } from "../attention/rope/spec.js";
-import { isDevice } from "../backend.js";
-import type { DType } from "../dtype.js";
-import { HotsetError, UnsupportedError } from "../errors.js";
+/** A model's layers and its cache, bound to a backend: tokens in, logits out, and no arithmetic on the host. */
+import { type Backend, isDevice } from "../backend.js";
+import { HotsetError } from "../errors.js";
 import type { Hotset } from "../hotset.js";
 import type { Step } from "../step.js";
 import type { Tensor } from "../tensor.js";
 import { SequenceCache } from "./cache.js";
-import type { LayerWeights, LoadedModel, ModelConfig, Weight } from "./config.js";
-import { embedding } from "./embedding/spec.js";
+import type { LoadedModel, ModelWeights, Weight } from "./config.js";
 import { type Eviction, type EvictionCounters, type EvictionSettings, makeEviction, tokensHeld } from "./eviction.js";
+import { Holdings, roomError } from "./holdings.js";
 import { type AttentionContext, denseAttention, type LayerAttention } from "./layer-attention.js";
-import { linear } from "./linear/spec.js";
-import { rmsNorm } from "./rms-norm/spec.js";
-import { swiglu } from "./swiglu/spec.js";
+import { activations, bindFinish, bindLayers, type LayerSet } from "./layers.js";
+import { Written } from "./written.js";
 
 export interface ForwardSettings {
   readonly hotset: Hotset;
-  readonly backend: string;
+  readonly backend: Backend;
   /** Tokens of a text, and of the cache where nothing is evicted. */
   readonly context: number;
-  /** Prompt tokens that go through the layers together. */
+  /** Prompt tokens that go through the layers together: 2 at least. */
   readonly chunk: number;
   readonly attention?: ((context: AttentionContext) => Promise<LayerAttention>) | undefined;
   readonly eviction?: EvictionSettings | undefined;
+  /** Where logits come to lie: a backend on the CPU. */
+  readonly sampler: string;
 }
 
-/** The steps of one layer, in three parts: before attention, after it, and the feed-forward part. */
-interface LayerSteps {
-  readonly before: readonly Step[];
-  readonly after: readonly Step[];
-  readonly feedForward: readonly Step[];
-}
-
-/** Loads a model's weights into a backend and binds its steps. Throws UnsupportedError on a device. */
-export async function makeForward({ config, weights }: LoadedModel, settings: ForwardSettings): Promise<Forward> {
+/** Loads a model's weights into a backend and binds its steps. Throws HotsetError, with everything given back. */
+export async function makeForward(model: LoadedModel, settings: ForwardSettings): Promise<Forward> {
   const { hotset, backend, chunk, context } = settings;
-  const found = hotset.backends.find(({ id }) => id === backend);
-  if (!found || isDevice(found))
-    throw new UnsupportedError({
-      where: "openModel",
-      expected: "a backend on the CPU: models add and cache on the host",
-      received: backend,
-      hint: "Use native, wasm or js.",
-    });
-  const held: { dispose(): void }[] = [];
-  const keep = <T extends { dispose(): void }>(value: T): T => {
-    held.push(value);
-    return value;
-  };
-  const room = <D extends DType>(dtype: D, ...shape: number[]): Tensor<D> => keep(hotset.alloc(dtype, shape, backend));
-  // A backend that reads arrays where they lie needs no copy of the weights.
-  const placed = new Map<object, unknown>();
-  const place = ({ data, dtype }: Weight) => {
-    if (found.inPlace) return { data, dtype } as never;
-    const known = placed.get(data);
-    if (known) return known as never;
-    const { byteLength, BYTES_PER_ELEMENT } = data;
-    const blocks = dtype === "q8_0" ? (byteLength / 34) * 32 : byteLength / BYTES_PER_ELEMENT;
-    const tensor = room(dtype, blocks).upload(data as never);
-    const value = { data: tensor.data, dtype };
-    placed.set(data, value);
-    return value as never;
-  };
-  const vector = (data: Float32Array) => place({ data, dtype: "f32" });
-
-  const { dim, heads, kvHeads, headDim, hiddenDim, vocab, rotaryPairs } = config;
-  const [width, kvWidth] = [heads * headDim, kvHeads * headDim];
-  const [x, normed, delta] = [room("f32", chunk, dim), room("f32", chunk, dim), room("f32", chunk, dim)];
-  const [query, key, value] = [room("f32", chunk, width), room("f32", chunk, kvWidth), room("f32", chunk, kvWidth)];
-  const [queries, keys, attended] = [
-    room("f32", chunk, heads, headDim),
-    room("f32", chunk, kvHeads, headDim),
-    room("f32", chunk, heads, headDim),
-  ];
-  const [gate, up, hidden] = [room("f32", chunk, hiddenDim), room("f32", chunk, hiddenDim), room("f32", chunk, hiddenDim)];
-  const [ids, positions] = [room("i32", chunk), room("i32", chunk)];
-  const [last, lastNormed, logits] = [room("f32", 1, dim), room("f32", 1, dim), room("f32", 1, vocab)];
-  const frequencies = config.ropeFrequencies && vector(config.ropeFrequencies);
-
-  const where = { backend };
-  const project = async (from: Tensor<"f32">, weight: Weight, to: Tensor<"f32">, bias?: Float32Array, tokens = chunk): Promise<Step> => {
-    const [inDim, outDim] = [from.data.length / tokens, to.data.length / tokens];
-    const plan = await hotset.plan(linear, { tokens, inDim, outDim }, { weight: weight.dtype, bias: bias !== undefined }, where);
-    const inputs = { x: from.data, weight: place(weight), ...(bias ? { bias: vector(bias) } : {}) };
-    return keep(plan.bind(inputs, { out: to.data }) as Step);
-  };
-  const norm = async (from: Tensor<"f32">, weight: Float32Array, to: Tensor<"f32">, tokens = chunk): Promise<Step> => {
-    const plan = await hotset.plan(rmsNorm, { tokens, dim }, {}, where);
-    return keep(plan.bind({ x: from, weight: vector(weight) }, { out: to }, { epsilon: config.normEpsilon }) as Step);
-  };
-  const turn = async (from: Tensor<"f32">, to: Tensor<"f32">, count: number): Promise<Step> => {
-    const axes = { tokens: chunk, heads: count, headDim, rotaryPairs };
-    const plan = await hotset.plan(rope, axes, { pairs: config.ropePairs, frequencies: frequencies !== undefined }, where);
-    const inputs = { x: from.data, positions, ...(frequencies ? { frequencies } : {}) };
-    return keep(plan.bind(inputs, { out: to.data }, { theta: config.ropeTheta }) as Step);
-  };
-  const layer = async (w: LayerWeights): Promise<LayerSteps> => ({
-    before: [
-      await norm(x, w.attentionNorm, normed),
-      await project(normed, w.query, query, w.queryBias),
-      await project(normed, w.key, key, w.keyBias),
-      await project(normed, w.value, value, w.valueBias),
-      await turn(query, queries, heads),
-      await turn(key, keys, kvHeads),
-    ],
-    after: [await project(attended, w.attentionOut, delta)],
-    feedForward: [
-      await norm(x, w.feedForwardNorm, normed),
-      await project(normed, w.gate, gate),
-      await project(normed, w.up, up),
-      keep((await hotset.plan(swiglu, { tokens: chunk, dim: hiddenDim }, {}, where)).bind({ gate, up }, { out: hidden }) as Step),
-      await project(hidden, w.down, delta),
-    ],
-  });
+  const { config, weights } = model;
+  const held = new Holdings(hotset, backend);
+  const { id } = backend;
   try {
-    const table = await hotset.plan(embedding, { tokens: chunk, vocab, dim }, { table: weights.embedding.dtype }, where);
-    const lookUp = keep(table.bind({ ids, table: place(weights.embedding) }, { out: x }) as Step);
-    const layers: LayerSteps[] = [];
-    for (const w of weights.layers) layers.push(await layer(w));
-    const finish = [await norm(last, weights.norm, lastNormed, 1), await project(lastNormed, weights.output, logits, undefined, 1)];
-    const cache = keep(new SequenceCache(hotset, backend, config, tokensHeld(settings.eviction, context, chunk)));
-    const attending: AttentionContext = { hotset, backend, config, cache, queries, out: attended, most: chunk };
-    const attention = keep(await (settings.attention ?? denseAttention)(attending));
-    const eviction = settings.eviction && keep(await makeEviction(attending, settings.eviction, context));
-    return new Forward({
-      config,
-      cache,
-      attention,
-      eviction,
-      lookUp,
-      layers,
-      finish,
-      x,
-      delta,
-      keys,
-      value,
-      ids,
-      positions,
-      last,
-      logits,
-      chunk,
-      held,
-    });
+    const of = activations(config, held, chunk);
+    const { keys, value: values, queries, attended: out } = of;
+    const room = tokensHeld(settings.eviction, context, chunk);
+    const cache = held.keep(await SequenceCache.create(hotset, id, config, room, { keys, values, most: chunk }));
+    const attending: AttentionContext = { hotset, backend: id, config, cache, queries, out, most: chunk };
+    // Before the weights, which take longest: what a backend cannot run is refused here.
+    const attention = held.keep(await (settings.attention ?? denseAttention)(attending));
+    const eviction = settings.eviction && held.keep(await makeEviction(attending, settings.eviction, context));
+    const i32 = (...shape: number[]) => held.keep(new Written(hotset, id, "i32", shape));
+    const parts = { config, weights, held, of };
+    const bind = async (tokens: number): Promise<TokenSet> => {
+      const [ids, positions] = [i32(tokens), i32(tokens)];
+      return { ids, positions, set: tokens, ...(await bindLayers(parts, tokens, ids.tensor, positions.tensor)) };
+    };
+    const [one, many] = [await bind(1), await bind(chunk)];
+    const row = i32(1);
+    const finish = await bindFinish(parts, row.tensor);
+    const logits = isDevice(backend) ? held.keep(hotset.alloc("f32", [1, config.vocab], settings.sampler)) : of.logits;
+    await held.settled([...cache.keys, ...cache.values], cache.steps);
+    return new Forward({ backend, vocab: config.vocab, cache, attention, eviction, one, many, row, finish, made: of.logits, logits, held });
   } catch (error) {
-    for (const one of held) one.dispose();
-    throw error;
+    held.dispose();
+    throw roomError(error, backend, bytesOf(weights), context);
   }
 }
 
+/** Of all weights, each array once. */
+function bytesOf({ embedding, output, norm, layers }: ModelWeights): number {
+  const arrays = new Set<ArrayBufferView>([embedding.data, output.data, norm]);
+  for (const weight of layers.flatMap((layer) => Object.values(layer) as (Weight | Float32Array | undefined)[]))
+    if (weight) arrays.add("data" in weight ? weight.data : weight);
+  return [...arrays].reduce((sum, { byteLength }) => sum + byteLength, 0);
+}
+
+/** The layers for so many tokens at a time, with what the host writes for them. */
+interface TokenSet extends LayerSet {
+  readonly ids: Written<"i32">;
+  readonly positions: Written<"i32">;
+  /** Tokens that its steps are set to. */
+  set: number;
+}
+
 interface Parts {
-  readonly config: ModelConfig;
+  readonly backend: Backend;
+  readonly vocab: number;
   readonly cache: SequenceCache;
   readonly attention: LayerAttention;
   readonly eviction: Eviction | undefined;
-  readonly lookUp: Step;
-  readonly layers: readonly LayerSteps[];
-  readonly finish: readonly Step[];
-  readonly x: Tensor<"f32">;
-  readonly delta: Tensor<"f32">;
-  readonly keys: Tensor<"f32">;
-  readonly value: Tensor<"f32">;
-  readonly ids: Tensor<"i32">;
-  readonly positions: Tensor<"i32">;
-  readonly last: Tensor<"f32">;
+  readonly one: TokenSet;
+  readonly many: TokenSet;
+  /** The row of the last token, for `finish.many`. */
+  readonly row: Written<"i32">;
+  readonly finish: { readonly one: readonly Step[]; readonly many: readonly Step[] };
+  /** Where the logits are made, and where the host sees them: the same, but for a device. */
+  readonly made: Tensor<"f32">;
   readonly logits: Tensor<"f32">;
-  readonly chunk: number;
-  readonly held: readonly { dispose(): void }[];
+  readonly held: Holdings;
 }
 
 export class Forward {
   readonly #parts: Parts;
-  readonly #steps: readonly Step[];
-  #tokens: number;
   #position = 0;
   #promptTokens = 0;
+  /** On a device: the end of the run before, which nobody has waited for. */
+  #before: Promise<unknown> | undefined;
 
   constructor(parts: Parts) {
     this.#parts = parts;
-    this.#steps = [parts.lookUp, ...parts.layers.flatMap(({ before, after, feedForward }) => [...before, ...after, ...feedForward])];
-    this.#tokens = parts.chunk;
   }
 
   /** The position of the next token. */
@@ -193,7 +113,7 @@ export class Forward {
   get evicted(): EvictionCounters | undefined {
     return this.#parts.eviction?.counters;
   }
-  /** [1, vocab]: what followed from the last token. */
+  /** [1, vocab], on the host: what followed from the last token. */
   get logits(): Tensor<"f32"> {
     return this.#parts.logits;
   }
@@ -202,6 +122,7 @@ export class Forward {
   begin(promptTokens: number): void {
     this.#position = 0;
     this.#promptTokens = promptTokens;
+    this.#before = undefined;
     this.#parts.cache.clear();
     this.#parts.attention.begin?.();
     this.#parts.eviction?.begin(promptTokens);
@@ -209,50 +130,84 @@ export class Forward {
 
   /** Tokens of one run, at most. */
   get chunk(): number {
-    return this.#parts.chunk;
+    return this.#parts.many.tokens;
   }
 
-  /** Takes up to `chunk` tokens through the layers; the logits are those after the last of them. */
-  run(tokens: readonly number[], wantLogits = true): void {
-    const { layers, attention, eviction, cache, ids, positions, x, delta, keys, value, config, last, finish, lookUp, chunk } = this.#parts;
+  /**
+   * Takes up to `chunk` tokens through the layers; the logits are those after the last of them. On a device it waits once,
+   * for the logits, and nothing else comes back; without them it waits for the run before, so that no more than two are queued.
+   */
+  async run(tokens: readonly number[], wantLogits = true): Promise<void> {
+    const { attention, eviction, cache, one, many, row, finish } = this.#parts;
     const n = tokens.length;
     eviction?.makeRoom();
-    const room = cache.pages * cache.pageSize - cache.length;
-    if (n < 1 || n > Math.min(chunk, room))
-      throw new HotsetError("argument", {
-        where: "model",
-        expected: `1 to ${Math.min(chunk, room)} tokens: a part of ${chunk} at most, and ${room} are left of the context`,
-        received: `${n}`,
-      });
-    if (this.#tokens !== n) for (const step of this.#steps) step.set("tokens" as never, n);
-    this.#tokens = n;
-    ids.data.set(tokens);
-    for (let t = 0; t < n; t++) positions.data[t] = this.#position + t;
+    this.#check(tokens);
+    const now = n === 1 ? one : many;
+    setTokens(now, n);
+    now.ids.data.set(tokens);
+    for (let t = 0; t < n; t++) now.positions.data[t] = this.#position + t;
+    now.ids.send();
+    now.positions.send();
     const ofPrompt = this.#position < this.#promptTokens;
-    lookUp.run();
     cache.grow(n);
-    for (const [i, { before, after, feedForward }] of layers.entries()) {
+    eviction?.enter(this.#position, n);
+    now.lookUp.run();
+    for (const [i, { before, after }] of now.layers.entries()) {
       for (const step of before) step.run();
-      cache.write(i, n, keys.data, value.data);
-      attention.attend(i, n, ofPrompt);
-      eviction?.attended(i, this.#position, n);
+      cache.write(i);
+      const attending = attention.attend(i, n, ofPrompt);
+      if (attending) await attending;
+      eviction?.attended(i);
       for (const step of after) step.run();
-      add(x.data, delta.data, n * config.dim);
-      for (const step of feedForward) step.run();
-      add(x.data, delta.data, n * config.dim);
     }
     this.#position += n;
-    eviction?.ran(this.#position);
-    if (!wantLogits) return;
-    last.data.set(x.data.subarray((n - 1) * config.dim, n * config.dim));
-    for (const step of finish) step.run();
+    const evicting = eviction?.ran(this.#position);
+    if (evicting) await evicting;
+    if (wantLogits) {
+      row.data[0] = n - 1;
+      if (n > 1) row.send();
+      for (const step of n === 1 ? finish.one : finish.many) step.run();
+    }
+    if (isDevice(this.#parts.backend)) await this.#wait(now, wantLogits);
   }
 
   dispose(): void {
-    for (const one of this.#parts.held) one.dispose();
+    this.#parts.held.dispose();
+  }
+
+  async #wait({ lookUp }: TokenSet, wantLogits: boolean): Promise<void> {
+    const { made, logits } = this.#parts;
+    if (wantLogits) {
+      this.#before = undefined;
+      await made.download(logits.data);
+      return;
+    }
+    const before = this.#before;
+    const ended = lookUp.done();
+    // Whoever waits for it learns of what went wrong; nobody may.
+    ended.catch(() => {});
+    this.#before = ended;
+    await before;
+  }
+
+  #check(tokens: readonly number[]): void {
+    const { cache, vocab } = this.#parts;
+    const room = cache.pages * cache.pageSize - cache.length;
+    const most = Math.min(this.chunk, room);
+    if (tokens.length < 1 || tokens.length > most)
+      throw new HotsetError("argument", {
+        where: "model",
+        expected: `1 to ${most} tokens: a part of ${this.chunk} at most, and ${room} are left of the context`,
+        received: `${tokens.length}`,
+      });
+    const wrong = tokens.find((token) => !Number.isInteger(token) || token < 0 || token >= vocab);
+    if (wrong !== undefined)
+      throw new HotsetError("index", { where: "model", expected: `tokens below the vocabulary's ${vocab}`, received: `${wrong}` });
   }
 }
 
-function add(to: Float32Array, what: Float32Array, count: number): void {
-  for (let i = 0; i < count; i++) to[i] = (to[i] as number) + (what[i] as number);
+function setTokens(set: TokenSet, tokens: number): void {
+  if (set.set === tokens) return;
+  for (const step of [set.lookUp, ...set.layers.flatMap(({ before, after }) => [...before, ...after])]) step.set("tokens" as never, tokens);
+  set.set = tokens;
 }

@@ -1,23 +1,26 @@
 /** Opening a model file, and decoding with it. */
 import { isDevice } from "../backend.js";
 import { defaultHotset } from "../default.js";
-import { describe, FormatError, HotsetError } from "../errors.js";
+import { describe, type ErrorCode, FormatError, HotsetError } from "../errors.js";
 import type { Hotset } from "../hotset.js";
 import { sample } from "../logits/sample/spec.js";
 import type { Step } from "../step.js";
 import type { Tensor } from "../tensor.js";
+import { namedBackend, opsOf, suitedBackends } from "./choose.js";
 import { contextError, type LoadedModel, type ModelConfig, type Tokenizer } from "./config.js";
 import { checkEviction, type EvictionSettings } from "./eviction.js";
 import { readGguf } from "./formats/gguf.js";
 import { isGguf } from "./formats/gguf-file.js";
 import { looksLikeLlama2c, readLlama2c, readLlama2cTokenizer } from "./formats/llama2c.js";
 import { looksLikeSafetensors, readSafetensors } from "./formats/safetensors.js";
-import { type Forward, makeForward } from "./forward.js";
+import { type Forward, type ForwardSettings, makeForward } from "./forward.js";
 import type { AttentionContext, LayerAttention } from "./layer-attention.js";
-import { linear } from "./linear/spec.js";
 
 export interface OpenModelSettings {
-  /** `native`, `wasm` or `js`: run there or throw. Default: the fastest on the CPU, by the largest of the model's layers. */
+  /**
+   * A backend's id: run there or throw. `auto` or nothing: of those that can run every op of the model the one with the
+   * shortest predicted time of a token, and the next where it fails before anything has run (`model.why`).
+   */
   readonly backend?: string | undefined;
   /** Default: the process-wide one. */
   readonly hotset?: Hotset | undefined;
@@ -80,12 +83,45 @@ export async function openModel(source: Uint8Array | Blob | LoadedModel, setting
       received: "both: lists of a policy would name tokens that have left",
     });
   const tokenizer = tokenizerOf(loaded, settings.tokenizer);
-  const backend = settings.backend ?? fastestOnCpu(hotset, loaded);
-  const forward = await makeForward(loaded, { hotset, backend, context, chunk: Math.min(64, context), attention, eviction });
-  const plan = await hotset.plan(sample, { rows: 1, vocab: config.vocab }, {}, { backend });
-  const [seeds, positions] = [hotset.alloc("u32", [1], backend), hotset.alloc("u32", [1], backend)];
-  const step = plan.bind({ logits: forward.logits, seeds, positions });
-  return new Model(config, tokenizer, backend, context, forward, { step, seeds, positions });
+  const sizes = { context, chunk: Math.min(64, context), eviction };
+  const asked = opsOf(loaded, { ...sizes, ownAttention: attention !== undefined });
+  const named = settings.backend !== undefined && settings.backend !== "auto";
+  const suited = named ? [namedBackend(hotset, settings.backend as string, asked)] : suitedBackends(hotset, asked, config.vocab);
+  let failed = "";
+  for (const [i, { backend, why }] of suited.entries()) {
+    try {
+      return await openOn(loaded, tokenizer, { ...sizes, hotset, backend, attention }, failed + why);
+    } catch (error) {
+      if (i + 1 === suited.length || !(error instanceof HotsetError) || !fallsBack.has(error.code)) throw error;
+      failed += `fell back from ${backend.id} (${error.message}): `;
+    }
+  }
+  throw new Error("unreachable");
+}
+
+/** What another backend may not meet. */
+const fallsBack: ReadonlySet<ErrorCode> = new Set(["memory", "device", "unsupported"]);
+
+async function openOn(loaded: LoadedModel, tokenizer: Tokenizer, settings: Omit<ForwardSettings, "sampler">, why: string): Promise<Model> {
+  const { hotset, backend, context } = settings;
+  const { config } = loaded;
+  // Drawing wants f64, which devices lack or pay for: the logits of a device come back.
+  const plan = hotset.planSync(sample, { rows: 1, vocab: config.vocab }, {}, isDevice(backend) ? {} : { backend: backend.id });
+  const forward = await makeForward(loaded, { ...settings, sampler: plan.backend });
+  const held: { dispose(): void }[] = [forward];
+  const word = () => {
+    const tensor = hotset.alloc("u32", [1], plan.backend);
+    held.push(tensor);
+    return tensor;
+  };
+  try {
+    const [seeds, positions] = [word(), word()];
+    const step = plan.bind({ logits: forward.logits, seeds, positions });
+    return new Model(config, tokenizer, { id: backend.id, why }, context, forward, { step, seeds, positions });
+  } catch (error) {
+    for (const one of held) one.dispose();
+    throw error;
+  }
 }
 
 async function load(source: Uint8Array | Blob | LoadedModel): Promise<LoadedModel> {
@@ -131,16 +167,6 @@ function tokenizerOf({ config, tokenizer: own }: LoadedModel, given: Uint8Array 
   return tokenizer;
 }
 
-/** By one token through the output layer, the largest there is. */
-function fastestOnCpu(hotset: Hotset, { config, weights }: LoadedModel): string {
-  const devices = new Set(hotset.backends.filter(isDevice).map(({ id }) => id as string));
-  const axes = { tokens: 1, inDim: config.dim, outDim: config.vocab };
-  const best = hotset
-    .explain(linear, axes, { weight: weights.output.dtype })
-    .find(({ backend, prediction }) => prediction && !devices.has(backend));
-  return best?.backend ?? "js";
-}
-
 interface Sampler {
   readonly step: Step<typeof sample>;
   readonly seeds: Tensor<"u32">;
@@ -153,16 +179,26 @@ export class Model {
   readonly tokenizer: Tokenizer;
   /** Where it runs. */
   readonly backend: string;
+  /** The reason for it, in one sentence. */
+  readonly why: string;
   readonly context: number;
   /** The layers and their cache, for tools. */
   readonly forward: Forward;
   readonly #sampler: Sampler;
   #state: "ready" | "running" | "disposed" = "ready";
 
-  constructor(config: ModelConfig, tokenizer: Tokenizer, backend: string, context: number, forward: Forward, sampler: Sampler) {
+  constructor(
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    backend: { readonly id: string; readonly why: string },
+    context: number,
+    forward: Forward,
+    sampler: Sampler,
+  ) {
     this.config = config;
     this.tokenizer = tokenizer;
-    this.backend = backend;
+    this.backend = backend.id;
+    this.why = backend.why;
     this.context = context;
     this.forward = forward;
     this.#sampler = sampler;
@@ -200,7 +236,7 @@ export class Model {
         signal?.throwIfAborted();
         if (this.#state !== "running") throw disposedError();
         if (made + 1 === maxTokens || this.forward.position >= this.context) break;
-        this.forward.run([id]);
+        await this.forward.run([id]);
       }
       const rest = decoder.end();
       if (rest !== "") yield { id: -1, text: rest };
@@ -239,7 +275,7 @@ export class Model {
   async #read(input: readonly number[], signal: AbortSignal | undefined): Promise<void> {
     const { chunk } = this.forward;
     for (let at = 0; at < input.length; at += chunk) {
-      this.forward.run(input.slice(at, at + chunk), at + chunk >= input.length);
+      await this.forward.run(input.slice(at, at + chunk), at + chunk >= input.length);
       await turn();
       signal?.throwIfAborted();
       if (this.#state !== "running") throw disposedError();

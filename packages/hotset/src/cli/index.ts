@@ -62,7 +62,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .requiredOption("--out <file>", "where the index goes")
     .option("--ids <file>", "ids of the vectors, one a line; default: their numbers")
     .option("--tensor <name>", "which tensor of a .safetensors file that has several")
-    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .option("--backend <id>", "cuda, native, webgpu, wasm or js; default: the fastest by prediction")
     .addOption(json())
     .action(async (vectors, options) => (await import("./search.js")).build(vectors, options));
   search
@@ -74,7 +74,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--truth <file>", "row numbers of the true nearest, best first, for each query: .ivecs or .npy")
     .option("--batch <number>", "queries in one call", "1")
     .option("--tensor <name>", "which tensor of a .safetensors file that has several")
-    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .option("--backend <id>", "cuda, native, webgpu, wasm or js; default: the fastest by prediction")
     .option("--out <file>", "also write the results as JSON")
     .addOption(json())
     .action(async (index, queries, options) => (await import("./search.js")).query(index, queries, options));
@@ -128,7 +128,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     )
     .option("--budget <n>", "tokens that stay: of the prompt (snapkv), or at any time (streaming-llm)")
     .option("--policy <file>", "policy.json: which layers attend to everything, list what weighed most, or attend to a list")
-    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .option("--backend <id>", "cuda, native, webgpu, wasm or js; default: the fastest by prediction")
     .addOption(json())
     .action(async (path, options) => (await import("./run.js")).runModel(path, options));
 

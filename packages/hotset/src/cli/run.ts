@@ -100,6 +100,7 @@ export async function runModel(path: string, options: RunOptions): Promise<void>
             model: basename(path),
             format: config.format,
             backend,
+            why: model.why,
             prompt,
             text,
             promptTokens,

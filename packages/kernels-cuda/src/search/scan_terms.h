@@ -2,20 +2,13 @@
 #pragma once
 #include "../device.h"
 #include "../numbers.h"
+#include "../sorted_list.h"
 #include "gen/params.h"
 
 namespace hotset {
 
 constexpr int kScanThreads = 256;
 constexpr int kScanWarps = kScanThreads / 32;
-constexpr unsigned long long kNoKey = ~0ull;
-
-// Larger floats have larger keys; NaNs do not come here.
-static inline __device__ unsigned ordered(float value) {
-  const unsigned bits = __float_as_uint(value);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-static inline __device__ float from_ordered(unsigned key) { return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key); }
 
 // What the approximate score of a query is judged by.
 struct QueryTerms {

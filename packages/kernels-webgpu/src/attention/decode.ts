@@ -2,6 +2,7 @@
 import { type AnyAxes, type DType, dtypes, type KernelRequest } from "@hotset/core/backend";
 import { faultBytes } from "../faults.js";
 import type { Arrangement, DeviceFacts, Launch, Pass, Program } from "../program.js";
+import { greatestDivisor } from "../windows.js";
 import { joinColumns } from "./merge.js";
 
 type Axes = Record<"batch" | "queryHeads" | "kvHeads" | "headDim" | "valueDim" | "pages" | "pageSize" | "maxPages", number> &
@@ -233,10 +234,4 @@ function arrange(axes: Axes, bytes: number, layout: Layout, facts: DeviceFacts, 
   }
 
   return { scratch: { states: faultBytes + 4 * (rows * states * (2 + valueDim) + held * (slotWords + massWords)) }, launches };
-}
-
-function greatestDivisor(a: number, b: number): number {
-  let [x, y] = [a, b];
-  while (y) [x, y] = [y, x % y];
-  return x;
 }

@@ -28,7 +28,7 @@ export function groupedFfn({ axes, variant }: KernelRequest, facts: DeviceFacts)
   if (threads < sharing) return `its tiles need ${sharing} threads, and this device is given ${threads}`;
   const half = dtype === "f16" && facts.features.has("shader-f16");
   const pass = (entry: string, flags: readonly string[], bindings: Readonly<Record<string, number>>): Pass => ({
-    pieces: ["gen/params", ...(entry === "multiply" && dtype !== "q8_0" ? ["lib/values"] : []), "moe/grouped-ffn"],
+    pieces: ["gen/params", ...(entry === "multiply" ? ["lib/values", "lib/silu"] : []), "moe/grouped-ffn"],
     flags,
     entry,
     constants: { workgroup_threads: threads },

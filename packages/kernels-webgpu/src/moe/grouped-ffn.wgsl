@@ -126,13 +126,6 @@ fn clear(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
   }
 }
 // #else
-// Element i of a row of weights, rows of `width` elements.
-// #if values_q8_0
-alias Word = u32;
-fn byte_of(low: u32, place: u32) -> u32 {
-  return (low >> (8u * place)) & 0xffu;
-}
-// #end
 // #if goes_up
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read> gate: array<Word>;
@@ -144,50 +137,31 @@ fn byte_of(low: u32, place: u32) -> u32 {
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 // #end
 
+// Element i of a row of weights, rows of `width` elements.
+fn gate_at(row: u32, width: u32, i: u32) -> f32 {
 // #if values_q8_0
-fn half_of(bits: u32) -> f32 {
-  let magnitude = bits & 0x7fffu;
-  let small = bitcast<u32>(f32(magnitude) * 0x1p-24f);
-  let usual = (magnitude << 13u) + select(0x38000000u, 0x70000000u, magnitude >= 0x7c00u);
-  return bitcast<f32>(((bits & 0x8000u) << 16u) | select(usual, small, magnitude < 0x400u));
-}
-fn gate_at(row: u32, width: u32, i: u32) -> f32 {
-  let block = (row * ((width + 31u) / 32u) + i / 32u) * 34u;
-  let at = block + 2u + i % 32u;
-  let scale = byte_of(gate[block / 4u], block % 4u) | (byte_of(gate[(block + 1u) / 4u], (block + 1u) % 4u) << 8u);
-  return half_of(scale) * f32(extractBits(bitcast<i32>(gate[at / 4u]), 8u * (at % 4u), 8u));
-}
-// #if goes_up
-fn up_at(row: u32, width: u32, i: u32) -> f32 {
-  let block = (row * ((width + 31u) / 32u) + i / 32u) * 34u;
-  let at = block + 2u + i % 32u;
-  let scale = byte_of(up_rows[block / 4u], block % 4u) | (byte_of(up_rows[(block + 1u) / 4u], (block + 1u) % 4u) << 8u);
-  return half_of(scale) * f32(extractBits(bitcast<i32>(up_rows[at / 4u]), 8u * (at % 4u), 8u));
-}
-// #end
+  let place = q8_place(row, width, i);
+  return q8_value(gate[place.scale_word], gate[place.word], place);
 // #else
-fn gate_at(row: u32, width: u32, i: u32) -> f32 {
   let at = row * width + i;
   return value_of(gate[at / values_per_word], at % values_per_word);
+// #end
 }
 // #if goes_up
 fn up_at(row: u32, width: u32, i: u32) -> f32 {
+// #if values_q8_0
+  let place = q8_place(row, width, i);
+  return q8_value(up_rows[place.scale_word], up_rows[place.word], place);
+// #else
   let at = row * width + i;
   return value_of(up_rows[at / values_per_word], at % values_per_word);
-}
 // #end
+}
 // #end
 
 var<workgroup> sums: array<vec4f, workgroup_threads>;
 // #if goes_up
 var<workgroup> up_sums: array<vec4f, workgroup_threads>;
-
-fn silu(g: f32) -> f32 {
-  if (g <= -87.0) {
-    return 0.0;
-  }
-  return g / (1.0 + exp(-g));
-}
 // #end
 
 struct Part {

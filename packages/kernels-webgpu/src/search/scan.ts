@@ -1,6 +1,7 @@
 /** search/scan: tiles, chunks and windows of search/scan.wgsl. */
 import { type AnyAxes, type DType, dtypes, HotsetError, type KernelRequest } from "@hotset/core/backend";
 import type { Arrangement, DeviceFacts, Launch, Pass, Program, Tunables } from "../program.js";
+import { greatestDivisor } from "../windows.js";
 
 type Axes = Record<"batch" | "count" | "dim" | "k", number>;
 
@@ -161,10 +162,4 @@ function arrange(capacity: Axes, pitch: number, bytes: number, tile: Tile, facts
   }
 
   return { scratch: { first: held * perQuery, second: held * Math.max(1, mergedLists(lists(count), k)) * k * 8 }, launches };
-}
-
-function greatestDivisor(a: number, b: number): number {
-  let [x, y] = [a, b];
-  while (y) [x, y] = [y, x % y];
-  return x;
 }

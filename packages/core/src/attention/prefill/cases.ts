@@ -279,6 +279,8 @@ export const cases: OpCases = {
           ),
         },
       ),
+      of("heads wider than a tile", [[3, 40]], { dim: [140, 133], heads: [2, 1] }),
+      of("more query heads than rows of a tile", [[3, 9]], { dim: 5, heads: [66, 1] }),
     ],
     2,
   ),

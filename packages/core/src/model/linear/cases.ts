@@ -28,6 +28,14 @@ const special = (request: InputRequest): Tensors => {
   return made as unknown as Tensors;
 };
 
+/** The same in weights of 16 and 32 bits, whose other vectors stay finite where they have no 0 to meet it. */
+const infinite = (request: InputRequest): Tensors => {
+  const made = special(request) as unknown as LinearTensors;
+  const bits = { f32: 0x7f800000, f16: 0x7c00, bf16: 0x7f80, q8_0: undefined }[request.variant.weight as "f32" | "f16" | "bf16" | "q8_0"];
+  if (bits !== undefined) (request.variant.weight === "f32" ? new Uint32Array(made.weight.buffer) : (made.weight as Uint16Array))[5] = bits;
+  return made as unknown as Tensors;
+};
+
 const sizes = (tokens: number, inDim: number, outDim: number): LinearAxes => ({ tokens, inDim, outDim });
 /** Each case in a third of the variants, if its vectors are whole blocks. */
 const spread = (cases: readonly Case[]): Case[] =>
@@ -57,6 +65,11 @@ export const cases: OpCases = {
     of("fewer tokens at run time", sizes(9, 64, 20), { live: { tokens: 2 } }),
     of("special values", sizes(3, 32, 9), { inputs: special }),
     of("special values in many vectors", sizes(8, 32, 9), { inputs: special }),
+    ...[256, 257, 288].map((inDim) => of(`many long vectors of ${inDim}`, sizes(9, inDim, 70))),
+    of("many long vectors, few results", sizes(70, 272, 9)),
+    of("many longer vectors", sizes(9, 544, 36)),
+    of("special values in many long vectors", sizes(9, 288, 40), { inputs: special }),
+    of("infinite weights", sizes(9, 288, 20), { inputs: infinite }),
   ]),
   mutants: [
     changing("weights off by 1 %", "no result depends on the weights", (call) =>
