@@ -6,6 +6,7 @@ import { createHotset, FormatError, js, type LoadedModel, openModel, readModel, 
 import { Random } from "@hotset/core/testing/cases";
 import { native } from "@hotset/kernels-native";
 import { type GGUFTypedMetadata, GGUFValueType, gguf } from "@huggingface/gguf";
+import { safetensors } from "@jax-js/loaders";
 import { parseRawMetadata } from "gguf";
 import { afterAll, describe, expect, it } from "vitest";
 import { PlainModel } from "./support/plain-model.js";
@@ -155,6 +156,16 @@ describe("a safetensors file", () => {
     expect(one).toEqual(wanted.slice(0, one.length));
     const shards = writeSafetensors.shards(weights, 3);
     expect(await idsOf(readModel(shards, config), "abc", "js", tokenizer)).toEqual(one);
+  });
+
+  it("is what another package reads", () => {
+    const { tensors } = safetensors.parse(Uint8Array.from(file));
+    const read = readModel(file, config);
+    expect(Object.keys(tensors).length).toBe(weights.tensors.size);
+    expect(Array.from(tensors["model.norm.weight"]?.data as Float32Array)).toEqual(Array.from(read.weights.norm));
+    const { shape, data } = tensors["model.layers.1.mlp.down_proj.weight"] as safetensors.Tensor;
+    expect(shape).toEqual([64, 96]);
+    expect(Array.from(data as Float32Array)).toEqual(Array.from(read.weights.layers[1]?.down.data as Float32Array));
   });
 
   it("needs its config, and whole weights", () => {
