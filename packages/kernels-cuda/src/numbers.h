@@ -55,6 +55,12 @@ __device__ __forceinline__ void widen(const uint4& vector, float (&out)[kVector<
   widen_word(static_cast<const T*>(nullptr), vector.w, out + 3 * each);
 }
 
+// A half at any address.
+static __device__ __forceinline__ float widen_half_bytes(const void* at) {
+  const uint8_t* const bytes = static_cast<const uint8_t*>(at);
+  return widen_halves(unsigned(bytes[0]) | unsigned(bytes[1]) << 8).x;
+}
+
 static __device__ __forceinline__ float widen_one(const float* at) { return *at; }
 static __device__ __forceinline__ float widen_one(const f16* at) { return widen_halves(at->bits).x; }
 static __device__ __forceinline__ float widen_one(const bf16* at) { return __uint_as_float(unsigned(at->bits) << 16); }

@@ -17,8 +17,8 @@ constexpr int kThreads = 128;
 constexpr int kColumns = 4 * kThreads;
 
 __device__ float q8_0_at(const uint8_t* row, int64_t i) {
-  const uint16_t* const block = reinterpret_cast<const uint16_t*>(row + i / 32 * 34);
-  return widen_halves(block[0]).x * float(int8_t(row[i / 32 * 34 + 2 + i % 32]));
+  const uint8_t* const block = row + i / 32 * 34;
+  return widen_half_bytes(block) * float(int8_t(block[2 + i % 32]));
 }
 
 __device__ float element(const model_embedding_params& p, int64_t row, int64_t i) {

@@ -92,7 +92,6 @@ bool in_tiles(const model_linear_params& p) { return p.tokens > kFewTokens && p.
 
 template <class T>
 cudaError_t run_typed(const model_linear_params& p, const Run& run) {
-  // q8_0 weights are whole by their constraint; the vectors beside them are aligned too.
   const bool whole = p.in_dim % 8 == 0 && (reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(p.weight)) % 16 == 0;
   if (!in_tiles(p)) {
     const RowShape shape(p, *run.device);

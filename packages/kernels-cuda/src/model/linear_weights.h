@@ -53,16 +53,23 @@ struct Eight<float> {
   __device__ __forceinline__ float scale() const { return 1; }
 };
 
-// A quarter of a block. Blocks start on even addresses: words that do, put together from those that start on four.
+// A quarter of a block. Blocks start on even addresses where the first is whole: words put together from those on four.
 template <>
 struct Eight<q8_0> {
   unsigned low, high;
   float step;
   __device__ __forceinline__ void clear() { low = high = 0, step = 0; }
-  __device__ __forceinline__ void load(const char* row, int64_t column, int64_t, bool) {
+  __device__ __forceinline__ void load(const char* row, int64_t column, int64_t, bool whole) {
     const char* const block = row + column / 32 * 34;
-    step = widen_halves(*reinterpret_cast<const uint16_t*>(block)).x;
     const char* const from = block + 2 + column % 32;
+    if (!whole) {
+      const auto byte = [&](int i) { return unsigned(uint8_t(from[i])) << (8 * (i % 4)); };
+      low = byte(0) | byte(1) | byte(2) | byte(3);
+      high = byte(4) | byte(5) | byte(6) | byte(7);
+      step = widen_half_bytes(block);
+      return;
+    }
+    step = widen_halves(*reinterpret_cast<const uint16_t*>(block)).x;
     const unsigned odd = unsigned(reinterpret_cast<uintptr_t>(from) & 2);
     const unsigned* const words = reinterpret_cast<const unsigned*>(from - odd);
     low = __ldg(words);
@@ -87,7 +94,7 @@ static inline __device__ float weight_at(const model_linear_params& p, int64_t r
     case dtype_bf16: return widen_one(static_cast<const bf16*>(p.weight) + row * p.in_dim + i);
     default: {
       const char* const block = static_cast<const char*>(p.weight) + (row * (p.in_dim / 32) + i / 32) * 34;
-      return widen_halves(*reinterpret_cast<const uint16_t*>(block)).x * float(int8_t(block[2 + i % 32]));
+      return widen_half_bytes(block) * float(int8_t(block[2 + i % 32]));
     }
   }
 }
