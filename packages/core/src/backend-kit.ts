@@ -5,6 +5,7 @@ export type {
   Binding,
   BoundKernel,
   DeviceBackend,
+  DeviceBatch,
   Fault,
   HostBackend,
   Kernel,

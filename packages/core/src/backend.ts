@@ -99,6 +99,11 @@ export interface HostBackend extends BackendBase {
   map?(file: number, bytes: number): Uint8Array | undefined;
 }
 
+export interface DeviceBatch {
+  /** Hands over what is held back. A second time does nothing. */
+  end(): void;
+}
+
 /** A backend on a device: kernels read device memory, runs are queued, and a wait is a promise (device.ts). */
 export interface DeviceBackend extends BackendBase {
   readonly device: DeviceTraits;
@@ -110,6 +115,11 @@ export interface DeviceBackend extends BackendBase {
   adopt(buffer: DeviceBuffer, offset: number): DeviceMemory | string;
   /** Was this memory made by this backend, on this device? */
   owns(memory: DeviceMemory): boolean;
+  /**
+   * From now on runs may be held back and go to the device together, in their order, until `end`: where handing over a run costs
+   * more than the run. What must come between them (uploads, waits, other recorders) does.
+   */
+  batch?(): DeviceBatch;
   /** As for the CPU; `copy` is from the host. */
   probe(probe: Probe): Promise<number>;
 }

@@ -58,7 +58,7 @@ describe("a model on a device", () => {
   let model: Model | undefined;
   afterEach(() => {
     model?.dispose();
-    expect([device.counts.bytes, device.counts.steps]).toEqual([0, 0]);
+    expect([device.counts.bytes, device.counts.steps, device.counts.batches]).toEqual([0, 0, 0]);
     model = undefined;
   });
 

@@ -78,20 +78,13 @@ export class WebgpuStep implements DeviceBoundKernel {
   }
 
   submit(): void {
-    const { device } = this.#owner;
     this.#settle();
-    const { check } = this.#owner.checked("validation", () => {
-      const encoder = device.createCommandEncoder();
-      const pass = encoder.beginComputePass();
-      this.#record(pass);
-      pass.end();
-      device.queue.submit([encoder.finish()]);
-    });
-    this.#expect(check);
+    this.#expect(this.#owner.run((pass) => this.#record(pass)));
   }
 
   encode(recorder: DeviceRecorder): void {
     this.#settle();
+    this.#owner.flush();
     if ("dispatchWorkgroups" in recorder) {
       this.#record(recorder as GPUComputePassEncoder);
       return;
@@ -121,6 +114,7 @@ export class WebgpuStep implements DeviceBoundKernel {
 
   async time(): Promise<number | undefined> {
     this.#settle();
+    this.#owner.flush();
     const us = await deviceTime(this.#owner, (pass) => this.#record(pass));
     if (us !== undefined) return us;
     this.submit();
@@ -138,6 +132,7 @@ export class WebgpuStep implements DeviceBoundKernel {
   release(): void {
     if (this.#released) return;
     this.#released = true;
+    this.#owner.flush();
     const { pool } = this.#owner;
     for (const buffer of Object.values(this.#scratch)) pool.give(buffer);
     if (this.#uniforms) pool.give(this.#uniforms);
@@ -163,6 +158,8 @@ export class WebgpuStep implements DeviceBoundKernel {
   #settle(): void {
     this.#owner.live("webgpu: run");
     if (!this.#stale) return;
+    // Runs before this one have the sizes of then.
+    this.#owner.flush();
     const { device, pool, pipelines } = this.#owner;
     const launches = this.#arrangement.launches(this.#axes as AnyAxes, this.#scalars);
     const params = this.#params.bytes;

@@ -1,5 +1,5 @@
 /** A GPUDevice with what the kernels of one backend share: memory, staging buffers, pipelines, the wait, and its end. */
-import { HotsetError, lostError, type Readback } from "@hotset/core/backend";
+import { type DeviceBatch, HotsetError, lostError, type Readback } from "@hotset/core/backend";
 import { mapModeRead, roundUp, usage } from "./flags.js";
 import { WebgpuMemory } from "./memory.js";
 import { Pipelines } from "./pipelines.js";
@@ -25,6 +25,9 @@ export class WebgpuDevice {
   /** Is the device the application's own? Then it outlives the backend. */
   readonly #borrowed: boolean;
   #lost: string | undefined;
+  #batches = 0;
+  /** Runs that a batch has not submitted yet. */
+  #held: Held | undefined;
   /** Rejects when the device is gone. */
   readonly #ended: Promise<never>;
 
@@ -98,9 +101,64 @@ export class WebgpuDevice {
     return { result, check };
   }
 
+  /** Records dispatches into a pass: one of its own, or that of the open batch. */
+  run(record: (pass: GPUComputePassEncoder) => void): Check {
+    if (this.#batches === 0)
+      return this.checked("validation", () => {
+        const encoder = this.device.createCommandEncoder();
+        const pass = encoder.beginComputePass();
+        record(pass);
+        pass.end();
+        this.device.queue.submit([encoder.finish()]);
+      }).check;
+    this.#held ??= this.#hold();
+    record(this.#held.pass);
+    return this.#held.check;
+  }
+
+  /** Holds back runs until `end`, or until something must come after them. */
+  batch(): DeviceBatch {
+    this.#batches++;
+    let ended = false;
+    return {
+      end: () => {
+        if (ended) return;
+        ended = true;
+        if (--this.#batches === 0) this.flush();
+      },
+    };
+  }
+
+  /** Submits what a batch holds back: before uploads, waits, foreign recorders, and before a buffer is given back. */
+  flush(): void {
+    const held = this.#held;
+    if (!held) return;
+    this.#held = undefined;
+    try {
+      const { check } = this.checked("validation", () => {
+        held.pass.end();
+        this.device.queue.submit([held.encoder.finish()]);
+      });
+      check.then(held.tell);
+    } catch (error) {
+      held.tell(error as HotsetError);
+      throw error;
+    }
+  }
+
+  #hold(): Held {
+    const encoder = this.device.createCommandEncoder();
+    let tell: Held["tell"] = () => {};
+    const check: Check = new Promise((resolve) => {
+      tell = resolve;
+    });
+    return { encoder, pass: encoder.beginComputePass(), check, tell };
+  }
+
   /** Waits for what is queued and brings memory to the host. Throws the first error of the checks, or the loss of the device. */
   async wait(checks: readonly Check[], readbacks: readonly DeviceReadback[]): Promise<void> {
     this.live("webgpu: done");
+    this.flush();
     const work = readbacks.length ? this.#download(readbacks) : this.device.queue.onSubmittedWorkDone();
     // A failed run must not be taken for its output, whichever is told first.
     const [errors, failed] = await Promise.race([Promise.all([Promise.all(checks), settled(work)]), this.#ended]);
@@ -162,6 +220,14 @@ export class WebgpuDevice {
     this.pool.dispose();
     if (!this.#borrowed) this.device.destroy();
   }
+}
+
+interface Held {
+  readonly encoder: GPUCommandEncoder;
+  readonly pass: GPUComputePassEncoder;
+  /** What WebGPU says of them once they are submitted. */
+  readonly check: Check;
+  readonly tell: (error: HotsetError | undefined) => void;
 }
 
 interface Piece {

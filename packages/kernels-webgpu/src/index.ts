@@ -2,6 +2,7 @@
 import {
   byteLength,
   type DeviceBackend,
+  type DeviceBatch,
   type DeviceBinding,
   type DeviceBoundKernel,
   type DeviceBuffer,
@@ -93,6 +94,10 @@ export class WebgpuBackend implements DeviceBackend {
     if (offset > given.size) return `a GPUBuffer of ${given.size} bytes from byte ${offset}`;
     if (!(given.usage & usage.storage)) return "a GPUBuffer without GPUBufferUsage.STORAGE";
     return new WebgpuMemory(this.#device, given, offset, given.size - offset, { own: false, check: Promise.resolve(undefined) });
+  }
+
+  batch(): DeviceBatch {
+    return this.#device.batch();
   }
 
   probe(probe: Probe): Promise<number> {

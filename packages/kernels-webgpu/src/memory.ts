@@ -30,6 +30,7 @@ export class WebgpuMemory implements DeviceMemory {
 
   write(source: Uint8Array): void {
     this.device.live("webgpu: upload");
+    this.device.flush();
     const { queue } = this.device.device;
     // WebGPU takes no shared memory, and whole words only.
     const shared = typeof SharedArrayBuffer !== "undefined" && source.buffer instanceof SharedArrayBuffer;
@@ -70,6 +71,8 @@ export class WebgpuMemory implements DeviceMemory {
   release(): void {
     if (this.#released) return;
     this.#released = true;
-    if (this.#own) this.buffer.destroy();
+    if (!this.#own) return;
+    this.device.flush();
+    this.buffer.destroy();
   }
 }

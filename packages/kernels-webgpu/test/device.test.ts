@@ -45,6 +45,32 @@ describe.skipIf(without(swiftshader !== undefined))("webgpu on SwiftShader (need
     });
   });
 
+  it("holds back the runs of a batch until its end, a wait, an upload, or a size that changes", async () => {
+    const made = await plan();
+    const resident = () => ({ queries: made.alloc("queries").upload(queries), rows: made.alloc("rows").upload(rows) });
+    const found = async (change: (step: ReturnType<typeof made.bind>, tensors: ReturnType<typeof resident>) => void) => {
+      const tensors = resident();
+      const outputs = { scores: made.alloc("scores"), ids: made.alloc("ids"), found: made.alloc("found") };
+      const step = made.bind(tensors, outputs);
+      const batch = backend.batch();
+      step.run();
+      change(step, tensors);
+      batch.end();
+      batch.end();
+      const ids = firstOf(await outputs.ids.download());
+      step.dispose();
+      for (const tensor of [...Object.values(tensors), ...Object.values(outputs)]) tensor.dispose();
+      return ids;
+    };
+    expect(await found(() => {})).toEqual(expected);
+    // What is uploaded, set or given back later does not reach the run before it.
+    expect(await found((_, tensors) => tensors.queries.upload(rows.slice(0, 36)))).toEqual(expected);
+    expect(await found((step) => step.set("count", 5))).toEqual(expected);
+    expect(await found((step) => step.dispose())).toEqual(expected);
+    expect(await found((_, tensors) => tensors.rows.dispose())).toEqual(expected);
+    expect(await found((step) => step.set("count", 12).run())).toEqual([10, 11, expect.any(Number)]);
+  });
+
   describe("one-call form", () => {
     it("takes host arrays, and returns them", async () => {
       const result = await hotset.call(search.scan, { queries, rows, dim: 12, k: 5, backend: "webgpu" });

@@ -138,10 +138,21 @@ export class Forward {
    * for the logits, and nothing else comes back; without them it waits for the run before, so that no more than two are queued.
    */
   async run(tokens: readonly number[], wantLogits = true): Promise<void> {
+    const { backend, eviction, one, many } = this.#parts;
+    const batch = isDevice(backend) ? backend.batch?.() : undefined;
+    try {
+      eviction?.makeRoom();
+      this.#check(tokens);
+      await this.#queue(tokens, wantLogits);
+    } finally {
+      batch?.end();
+    }
+    if (isDevice(backend)) await this.#wait(tokens.length === 1 ? one : many, wantLogits);
+  }
+
+  async #queue(tokens: readonly number[], wantLogits: boolean): Promise<void> {
     const { attention, eviction, cache, one, many, row, finish } = this.#parts;
     const n = tokens.length;
-    eviction?.makeRoom();
-    this.#check(tokens);
     const now = n === 1 ? one : many;
     setTokens(now, n);
     now.ids.data.set(tokens);
@@ -163,12 +174,10 @@ export class Forward {
     this.#position += n;
     const evicting = eviction?.ran(this.#position);
     if (evicting) await evicting;
-    if (wantLogits) {
-      row.data[0] = n - 1;
-      if (n > 1) row.send();
-      for (const step of n === 1 ? finish.one : finish.many) step.run();
-    }
-    if (isDevice(this.#parts.backend)) await this.#wait(now, wantLogits);
+    if (!wantLogits) return;
+    row.data[0] = n - 1;
+    if (n > 1) row.send();
+    for (const step of n === 1 ? finish.one : finish.many) step.run();
   }
 
   dispose(): void {

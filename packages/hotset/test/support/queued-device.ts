@@ -7,8 +7,8 @@ import type { DeviceBackend, DeviceBinding, DeviceBoundKernel, DeviceMemory, Fau
 import { dtypes, portDType } from "@hotset/core/backend";
 
 export interface QueuedDevice extends DeviceBackend {
-  /** Bytes and steps that are held now, and waits and bytes read back so far. */
-  readonly counts: { bytes: number; steps: number; waits: number; readBytes: number };
+  /** Bytes and steps that are held and batches that are open now, and waits and bytes read back so far. */
+  readonly counts: { bytes: number; steps: number; waits: number; readBytes: number; batches: number };
   /** Asked before each allocation, step, upload and run: what it returns is thrown. */
   fails: (what: "alloc" | "bind" | "write" | "run") => HotsetError | undefined;
   /** Ops that it has no kernel for. */
@@ -20,7 +20,7 @@ export interface QueuedDevice extends DeviceBackend {
 
 export function queuedDevice(): QueuedDevice {
   let queue: (() => void)[] = [];
-  const counts = { bytes: 0, steps: 0, waits: 0, readBytes: 0 };
+  const counts = { bytes: 0, steps: 0, waits: 0, readBytes: 0, batches: 0 };
   const check = (what: Parameters<QueuedDevice["fails"]>[0]): void => {
     const error = backend.fails(what);
     if (error) throw error;
@@ -151,6 +151,10 @@ export function queuedDevice(): QueuedDevice {
     alloc(bytes) {
       check("alloc");
       return new Memory(new Uint8Array(Math.ceil(bytes / 16) * 16).subarray(0, bytes), true);
+    },
+    batch() {
+      counts.batches++;
+      return { end: () => void counts.batches-- };
     },
     adopt: () => "a buffer of another device",
     owns: (memory) => memory instanceof Memory,

@@ -1,6 +1,6 @@
 /** A device backend that is watched: what it holds, and where a test makes it fail. */
 import type { HotsetError } from "@hotset/core";
-import type { DeviceBackend, DeviceBoundKernel, DeviceKernel } from "@hotset/core/backend";
+import type { DeviceBackend, DeviceBatch, DeviceBoundKernel, DeviceKernel } from "@hotset/core/backend";
 
 export interface Watched {
   readonly backend: DeviceBackend;
@@ -61,6 +61,7 @@ export function watched(device: DeviceBackend): Watched {
         };
         return memory;
       },
+      ...(device.batch ? { batch: () => (device.batch as () => DeviceBatch).call(device) } : {}),
       adopt: (buffer, offset) => device.adopt(buffer, offset),
       owns: (memory) => device.owns(memory),
       probe: (probe) => device.probe(probe),
