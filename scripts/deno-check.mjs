@@ -8,12 +8,13 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { run } from "./lib.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 /** Of one op, at most; some 0.6 s each, nearly all of it compiling. */
-const casesOfOp = 25;
+const casesOfOp = 10;
 /** With the tiles that a GPU gets, which are other shaders and take longer to compile. */
-const casesOfGpuTiles = 6;
+const casesOfGpuTiles = 3;
 const gpuTiles = { threads: 128, queries: 8, columns: 32, results: 16 };
 
 /** What this machine lacks for the check, or undefined. */
@@ -23,21 +24,19 @@ export function missingForDeno() {
 }
 
 /** Runs it; throws with what was wrong. */
-export function checkDeno() {
+export async function checkDeno() {
   const folder = mkdtempSync(join(tmpdir(), "hotset-lavapipe-"));
   try {
     const { manifest, libraries } = lavapipe();
     const driver = join(folder, "driver.json");
     writeFileSync(driver, JSON.stringify(manifest));
     const path = [...libraries, process.env.LD_LIBRARY_PATH].filter(Boolean).join(":");
-    const { status, stdout, stderr, error } = spawnSync(deno(), ["run", "-A", fileURLToPath(import.meta.url)], {
-      encoding: "utf8",
-      timeout: 240_000,
-      env: { ...process.env, LD_LIBRARY_PATH: path, VK_DRIVER_FILES: driver, XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? folder },
+    const { status, output } = await run(deno(), ["run", "-A", fileURLToPath(import.meta.url)], {
+      timeout: 600_000,
+      env: { LD_LIBRARY_PATH: path, VK_DRIVER_FILES: driver, XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? folder },
     });
-    if (status !== 0)
-      throw new Error(`Deno ended with ${status ?? error?.message}\n${(stdout + stderr).trim().split("\n").slice(-30).join("\n")}`);
-    return stdout.trim();
+    if (status !== 0) throw new Error(`Deno ended with ${status}\n${output.trim().split("\n").slice(-30).join("\n")}`);
+    return output.trim();
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -105,5 +104,5 @@ else if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (missing) {
     console.error(`deno-check: no ${missing}`);
     process.exitCode = 1;
-  } else console.log(checkDeno());
+  } else console.log(await checkDeno());
 }

@@ -16,9 +16,15 @@ export const has = (command, args = ["--version"]) =>
   spawnSync(command, args, { stdio: "ignore", env: environment, shell: windows }).status === 0;
 
 /** Runs a command and returns { status, output }; `show` passes its output through as it comes. */
-export function run(command, args, { show = false, env = {}, cwd = root } = {}) {
+export function run(command, args, { show = false, env = {}, cwd = root, timeout } = {}) {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd, env: { ...environment, ...env }, shell: windows, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn(command, args, {
+      cwd,
+      env: { ...environment, ...env },
+      shell: windows,
+      stdio: ["ignore", "pipe", "pipe"],
+      timeout,
+    });
     let output = "";
     for (const stream of [child.stdout, child.stderr])
       stream.on("data", (chunk) => {
