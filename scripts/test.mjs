@@ -60,29 +60,9 @@ const stages = {
     await check("types of the tests", () => must("tsc", ["-p", "tsconfig.tests.json"]));
   },
 
-  async unit() {
-    const report = join(results, "vitest.json");
-    rmSync(report, { force: true });
-    await stage("unit, conformance and packages (vitest)", async () => {
-      const { status, output } = await run("vitest", ["run", "--reporter=dot", "--reporter=json", `--outputFile.json=${report}`], {
-        env: { HOTSET_RECORD: join(results, "support"), CI: "true", FORCE_COLOR: "0" },
-      });
-      if (!existsSync(report))
-        return fail("vitest", `it made no report (status ${status})\n${output.trim().split("\n").slice(-40).join("\n")}`);
-      const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
-      counts.passed += numPassedTests;
-      counts.failed += numFailedTests;
-      counts.skipped += numPendingTests + numTodoTests;
-      for (const file of testResults) {
-        if (file.status === "failed" && file.assertionResults.every(({ status: s }) => s !== "failed"))
-          fail(file.name.replace(root, ""), file.message || "the file failed");
-        for (const { status: s, fullName, failureMessages } of file.assertionResults) {
-          if (s === "failed") failures.push(`${fullName}: ${failureMessages.join("\n").split("\n").slice(0, 12).join("\n")}`);
-          if (s === "pending" || s === "skipped" || s === "todo") skips.push(fullName);
-        }
-      }
-    });
-  },
+  unit: () => vitest("cpu", "unit, conformance and packages (vitest)"),
+
+  webgpu: () => vitest("webgpu", "WebGPU on SwiftShader (vitest)"),
 
   async native() {
     const cmake = withoutCmake();
@@ -182,10 +162,35 @@ const stages = {
   },
 };
 
-/** What runs side by side: the tests, and C++ that is compiled and replayed on one thread. */
+/** The tests of one project of vitest.config.ts, each counted. */
+async function vitest(project, title) {
+  const report = join(results, `vitest-${project}.json`);
+  rmSync(report, { force: true });
+  await stage(title, async () => {
+    const args = ["run", "--project", project, "--reporter=dot", "--reporter=json", `--outputFile.json=${report}`];
+    const { status, output } = await run("vitest", args, {
+      env: { HOTSET_RECORD: join(results, "support"), CI: "true", FORCE_COLOR: "0" },
+    });
+    if (!existsSync(report)) return fail(title, `it made no report (status ${status})\n${output.trim().split("\n").slice(-40).join("\n")}`);
+    const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
+    counts.passed += numPassedTests;
+    counts.failed += numFailedTests;
+    counts.skipped += numPendingTests + numTodoTests;
+    for (const file of testResults) {
+      if (file.status === "failed" && file.assertionResults.every(({ status: s }) => s !== "failed"))
+        fail(file.name.replace(root, ""), file.message || "the file failed");
+      for (const { status: s, fullName, failureMessages } of file.assertionResults) {
+        if (s === "failed") failures.push(`${fullName}: ${failureMessages.join("\n").split("\n").slice(0, 12).join("\n")}`);
+        if (s === "pending" || s === "skipped" || s === "todo") skips.push(fullName);
+      }
+    }
+  });
+}
+
+/** What runs side by side: the tests, and C++ and shaders that are compiled and run on one thread. */
 const lanes = [
   ["lint", "unit", "packages"],
-  ["native", "cuda", "deno"],
+  ["native", "cuda", "deno", "webgpu"],
 ];
 
 const hasAvx2 = () => !existsSync("/proc/cpuinfo") || /^flags.*\bavx2\b/m.test(readFileSync("/proc/cpuinfo", "utf8"));
