@@ -6,6 +6,7 @@ export { type LayerInputs, type LayerOutputs, LayerReuse, type LayerReuseSetting
 export { type LayerPolicy, type LayerRule, type PolicyChecks, parsePolicy } from "./layer-reuse-policy.js";
 export type { LayerStep, ReuseCounters } from "./layer-reuse-step.js";
 export { merge } from "./merge/spec.js";
+export * from "./policy/index.js";
 export { prefill } from "./prefill/spec.js";
 export { rope } from "./rope/spec.js";
 export { select } from "./select/spec.js";
