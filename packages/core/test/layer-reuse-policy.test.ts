@@ -61,6 +61,10 @@ describe("policy.json", () => {
     [withLayer({ kind: "anchor" }), "k (tokens) or ratio"],
     [withLayer({ kind: "anchor", k: 0 }), "layers[2].k"],
     [withLayer({ kind: "anchor", ratio: 1.5 }), "layers[2].ratio"],
+    [withLayer({ kind: "anchor", k: 4, attends: "list" }), "layers[2].attends: expected version 2 at the top of the file"],
+    [withLayer({ kind: "anchor", k: 4, attends: "some" }, { version: 2 }), 'attends: expected "all" or "list" but received "some"'],
+    [{ ...kascade, version: 3 }, "version: expected a version from 1 to 2 but received 3. A later version of Hotset reads later files"],
+    [{ ...kascade, version: "2" }, 'version: expected a version from 1 to 2 but received "2"'],
     [withLayer({ kind: "anchor", k: 4, refreshEvery: 0 }), "layers[2].refreshEvery"],
     [withLayer({ kind: "reuse" }), "layers[2].source"],
     [withLayer({ kind: "reuse", source: 2 }), "layers[2].source: expected a layer before 2 but received 2"],
@@ -73,6 +77,22 @@ describe("policy.json", () => {
     const error = refusal(source);
     expect(error).toBeInstanceOf(FormatError);
     expect(error.message).toContain(message);
+  });
+
+  it("of version 2 may have anchors that attend to their list, and is written in the least version that it needs", () => {
+    const layers = [
+      { kind: "anchor", k: 4, attends: "list" },
+      { kind: "reuse", source: 0 },
+    ];
+    const policy = parsePolicy({ version: 2, layers });
+    expect(policy.layers[0]).toEqual({ kind: "anchor", k: 4, refreshEvery: 1, attends: "list" });
+    const text = attention.formatPolicy(policy, { made: "by hand" });
+    expect(JSON.parse(text)).toMatchObject({ version: 2, about: { made: "by hand" } });
+    expect(parsePolicy(text)).toEqual(policy);
+    const old = parsePolicy({ version: 1, layers: [{ kind: "anchor", k: 4 }] });
+    expect(parsePolicy({ version: 2, layers: [{ kind: "anchor", k: 4, attends: "all" }] })).toEqual(old);
+    expect(JSON.parse(attention.formatPolicy(old))).not.toHaveProperty("version");
+    expect(parsePolicy(attention.formatPolicy(old))).toEqual(old);
   });
 
   it("names the file, and compares with the model", () => {

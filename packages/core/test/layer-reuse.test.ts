@@ -127,8 +127,38 @@ describe("LayerReuse", () => {
     expect(massKept).toBeCloseTo(kept / 6, 5);
   });
 
+  it("an anchor that attends to its list gives what a layer with the same keys gives that reuses it", async () => {
+    const model = madeModel(3, "attends to its list");
+    model.caches[2] = model.caches[1] as Model["caches"][number];
+    const rules = (attends: object) => [
+      { kind: "anchor", k: 12 },
+      { kind: "anchor", k: 24, ...attends },
+      { kind: "reuse", source: 1 },
+    ];
+    const [list, all] = await Promise.all(
+      [{ attends: "list" }, {}].map((attends) => bound({ version: 2, granularity: 4, layers: rules(attends) }, model)),
+    );
+    model.step(70, 33);
+    const [lists, everything] = [list, all].map((one) => one?.steps.map((step) => step.run().out.slice())) as [
+      Float32Array[],
+      Float32Array[],
+    ];
+    expect(lists[1]).toEqual(lists[2]);
+    near(everything[1] as Float32Array, plainAttention(model, 1, 4).out);
+    expect(everything[2]).toEqual(lists[2]);
+    expect(everything[1]).not.toEqual(lists[1]);
+    expect(list?.reuse.counters).toEqual(all?.reuse.counters);
+    // Without a layer that reuses, the list of the anchor is still attended to.
+    const alone = await bound(
+      { version: 2, granularity: 4, layers: [{ kind: "anchor", k: 8, attends: "list" }, { kind: "full" }, { kind: "full" }] },
+      model,
+    );
+    alone.steps[0]?.run();
+    expect(alone.reuse.counters).toMatchObject({ sparseActive: true, anchorRuns: 1, sparseRuns: 0 });
+  });
+
   it("with everything listed has the bits of dense attention, whatever the policy", async () => {
-    const rules = fc.array(fc.constantFrom("full", "anchor", "reuse"), { minLength: 1, maxLength: 5 });
+    const rules = fc.array(fc.constantFrom("full", "anchor", "list", "reuse"), { minLength: 1, maxLength: 5 });
     await fc.assert(
       fc.asyncProperty(
         rules,
@@ -137,12 +167,13 @@ describe("LayerReuse", () => {
         fc.integer({ min: 1, max: 3 }),
         async (kinds, granularity, perHead, refreshEvery) => {
           const layers = kinds.map((kind, layer) => {
-            const source = kinds.slice(0, layer).lastIndexOf("anchor");
+            const source = kinds.slice(0, layer).findLastIndex((one) => one === "anchor" || one === "list");
             if (kind === "reuse" && source >= 0) return { kind, source };
+            if (kind === "list") return { kind: "anchor", ratio: 1, refreshEvery, attends: "list" };
             return kind === "anchor" ? { kind, ratio: 1, refreshEvery } : { kind: "full" };
           });
           const model = madeModel(layers.length, kinds.join());
-          const { reuse, steps } = await bound({ layers, granularity, perHead }, model);
+          const { reuse, steps } = await bound({ version: 2, layers, granularity, perHead }, model);
           const dense = model.caches.map((cache) =>
             hotset
               .planSync(attention.decode, axes, { keyPages: "f32" })
@@ -160,7 +191,9 @@ describe("LayerReuse", () => {
           const { tokensAttended, tokensVisible, sparseActive, massKept } = reuse.counters;
           expect(tokensAttended).toBe(tokensVisible);
           // The fourth step is the last one: an anchor is not new in it where 3 is not a multiple of refreshEvery.
-          const attendsToLists = layers.some(({ kind }) => kind === "reuse" || (kind === "anchor" && 3 % refreshEvery !== 0));
+          const attendsToLists = layers.some(
+            ({ kind, attends }) => kind === "reuse" || attends || (kind === "anchor" && 3 % refreshEvery !== 0),
+          );
           expect(sparseActive).toBe(attendsToLists);
           if (layers.some(({ kind }) => kind === "anchor")) expect(massKept).toBeCloseTo(1, 5);
         },

@@ -3,7 +3,7 @@ export { decode } from "./decode/spec.js";
 export { decodeAnchor } from "./decode-anchor/spec.js";
 export { decodeSparse } from "./decode-sparse/spec.js";
 export { type LayerInputs, type LayerOutputs, LayerReuse, type LayerReuseSettings } from "./layer-reuse.js";
-export { type LayerPolicy, type LayerRule, type PolicyChecks, parsePolicy } from "./layer-reuse-policy.js";
+export { formatPolicy, type LayerPolicy, type LayerRule, type PolicyChecks, parsePolicy } from "./layer-reuse-policy.js";
 export type { LayerStep, ReuseCounters } from "./layer-reuse-step.js";
 export { merge } from "./merge/spec.js";
 export * from "./policy/index.js";

@@ -5,7 +5,7 @@ import { describe, FormatError, UnsupportedError } from "../errors.js";
 export interface FullRule {
   readonly kind: "full";
 }
-/** Attends to everything and lists what weighed most, for itself and for later layers. */
+/** Weighs everything and lists what weighed most, for itself and for later layers. */
 export interface AnchorRule {
   readonly kind: "anchor";
   /** Tokens that are listed: `k`, or `ratio` of the context where that is more. At least one of the two is there. */
@@ -13,6 +13,8 @@ export interface AnchorRule {
   readonly ratio?: number;
   /** A new list every so many steps; in between it attends to its list, which grows with the context. Default 1. */
   readonly refreshEvery: number;
+  /** "list": where it makes a list it attends to that, not to everything. Version 2. */
+  readonly attends?: "list";
 }
 /** Attends to the tokens that an earlier anchor has listed. */
 export interface ReuseRule {
@@ -47,10 +49,12 @@ export interface PolicyChecks {
   readonly kvHeads?: number | undefined;
 }
 
+/** Of the format. A file without a version is of the first; one that uses a field of a later version says so. */
+const newest = 2;
 /** Scores of other systems: a policy may name them, but nothing here computes them. */
 const otherScores = ["minmax", "meanstd", "hamming", "indexer"];
-const rootFields = ["layers", "granularity", "perHead", "sink", "recent", "minContext", "score", "about"];
-const ruleFields = { full: ["kind"], anchor: ["kind", "k", "ratio", "refreshEvery"], reuse: ["kind", "source", "headMap"] };
+const rootFields = ["version", "layers", "granularity", "perHead", "sink", "recent", "minContext", "score", "about"];
+const ruleFields = { full: ["kind"], anchor: ["kind", "k", "ratio", "refreshEvery", "attends"], reuse: ["kind", "source", "headMap"] };
 
 /**
  * Reads a policy: the text of a policy.json, or what JSON.parse made of it. `about` may hold anything. Throws FormatError
@@ -67,7 +71,14 @@ export function parsePolicy(source: unknown, { where = "policy", layers, kvHeads
       received: `${root.layers.length}`,
       hint: "Make a policy for this model.",
     });
-  const { score = "mass", perHead = true } = root;
+  const { version = 1, score = "mass", perHead = true } = root;
+  if (typeof version !== "number" || !Number.isInteger(version) || version < 1 || version > newest)
+    throw new FormatError({
+      where: `${where}: version`,
+      expected: `a version from 1 to ${newest}`,
+      received: describe(version),
+      hint: "A later version of Hotset reads later files.",
+    });
   if (otherScores.includes(score as string))
     throw new UnsupportedError({
       where: `${where}: score`,
@@ -79,7 +90,8 @@ export function parsePolicy(source: unknown, { where = "policy", layers, kvHeads
   if (typeof perHead !== "boolean")
     throw new FormatError({ where: `${where}: perHead`, expected: "true or false", received: describe(perHead) });
   const rules: LayerRule[] = [];
-  for (const [layer, rule] of root.layers.entries()) rules.push(readRule(`${where}: layers[${layer}]`, rule, rules, perHead, kvHeads));
+  for (const [layer, rule] of root.layers.entries())
+    rules.push(readRule(`${where}: layers[${layer}]`, rule, { before: rules, perHead, kvHeads, version }));
   return {
     layers: rules,
     granularity: whole(`${where}: granularity`, root.granularity ?? 16, 1, 65536),
@@ -91,6 +103,20 @@ export function parsePolicy(source: unknown, { where = "policy", layers, kvHeads
   };
 }
 
+/** The text of a policy.json, of the least version that it needs. `about` is for people: anything that JSON can hold. */
+export function formatPolicy({ layers, ...rest }: LayerPolicy, about?: unknown): string {
+  const version = layers.some((rule) => rule.kind === "anchor" && rule.attends) ? { version: 2 } : {};
+  return `${JSON.stringify({ ...version, ...(about === undefined ? {} : { about }), layers, ...rest }, null, 2)}\n`;
+}
+
+interface Surroundings {
+  /** The rules of the layers before. */
+  readonly before: readonly LayerRule[];
+  readonly perHead: boolean;
+  readonly kvHeads: number | undefined;
+  readonly version: number;
+}
+
 function json(where: string, text: string): unknown {
   try {
     return JSON.parse(text);
@@ -99,8 +125,7 @@ function json(where: string, text: string): unknown {
   }
 }
 
-/** A rule, given those of the layers before it. */
-function readRule(where: string, value: unknown, before: readonly LayerRule[], perHead: boolean, kvHeads: number | undefined): LayerRule {
+function readRule(where: string, value: unknown, { before, perHead, kvHeads, version }: Surroundings): LayerRule {
   const kind = (value as { kind?: unknown } | null)?.kind;
   if (kind !== "full" && kind !== "anchor" && kind !== "reuse")
     throw new FormatError({
@@ -111,7 +136,15 @@ function readRule(where: string, value: unknown, before: readonly LayerRule[], p
   const rule = fields(where, value, ruleFields[kind]);
   if (kind === "full") return { kind };
   if (kind === "anchor") {
-    const { k, ratio, refreshEvery = 1 } = rule;
+    const { k, ratio, refreshEvery = 1, attends = "all" } = rule;
+    if (attends !== "all" && attends !== "list")
+      throw new FormatError({ where: `${where}.attends`, expected: '"all" or "list"', received: describe(attends) });
+    if (rule.attends !== undefined && version < 2)
+      throw new FormatError({
+        where: `${where}.attends`,
+        expected: "version 2 at the top of the file",
+        received: `version ${version}`,
+      });
     if (k === undefined && ratio === undefined)
       throw new FormatError({ where, expected: "k (tokens) or ratio (of the context)", received: "neither" });
     if (ratio !== undefined && !(typeof ratio === "number" && ratio > 0 && ratio <= 1))
@@ -121,6 +154,7 @@ function readRule(where: string, value: unknown, before: readonly LayerRule[], p
       ...(k === undefined ? {} : { k: whole(`${where}.k`, k, 1) }),
       ...(ratio === undefined ? {} : { ratio: ratio as number }),
       refreshEvery: whole(`${where}.refreshEvery`, refreshEvery, 1),
+      ...(attends === "list" ? { attends } : {}),
     };
   }
   const source = whole(`${where}.source`, rule.source, 0);

@@ -38,7 +38,8 @@ export interface LayerReuseSettings {
 
 /**
  * Runs the attention of a model's layers by a policy: `full` layers see everything; an `anchor` sees everything and lists
- * the granules that weighed most (attention/decode-anchor, attention/select); a `reuse` layer attends to the list of its
+ * the granules that weighed most (attention/decode-anchor, attention/select), and with `attends: "list"` its output is that
+ * over its list; a `reuse` layer attends to the list of its
  * anchor (attention/decode-sparse). While the longest context is shorter than the policy's `minContext`, all are dense.
  *
  *   const reuse = await LayerReuse.create(hotset, { policy: parsePolicy(text), axes, keyPages: "f32" });
@@ -50,7 +51,7 @@ export interface LayerReuseSettings {
  * layer runs.
  *
  * Invariant: a reuse layer attends to a list that its anchor made, or brought up to date, in the same step.
- * Source: HyLRA (arXiv 2602.00777), Kascade (MIT), UCM (MIT); the policies of 2.6 of these in one file.
+ * Source: HyLRA (arXiv 2602.00777), Kascade (MIT), UCM (MIT); their policies in one file.
  */
 export class LayerReuse {
   readonly policy: LayerPolicy;
@@ -204,9 +205,12 @@ export class LayerReuse {
     const masses = device?.masses ?? (this.#masses as Float32Array);
     const weighed = keep((this.#weighed as Plan<typeof decodeAnchor>).bind(inputs, { ...outputs, masses }, scalars));
     const again =
-      rule.refreshEvery > 1
+      rule.refreshEvery > 1 || rule.attends
         ? keep(plan.bind({ ...inputs, selected: listsOf(lists, device) } as SparseInputs, outputs, scalars))
         : undefined;
+    // Its own output, over what it has just listed, takes the place of that over everything.
+    const listing = (selecting: Runnable): readonly Runnable[] =>
+      rule.attends && again ? [weighed, selecting, again] : [weighed, selecting];
     const grows = (): boolean => lists.age + 1 < rule.refreshEvery && lists.grow(lengths, this.#counts.steps);
     const budgetNow = (): number => entriesOf(rule, this.policy.granularity, longest(lengths));
     if (device) {
@@ -215,7 +219,7 @@ export class LayerReuse {
         if (again && grows()) return this.#sparseWork([selecting, again], lists, lengths, window);
         // Taken before it runs: what selects the lists asks them how.
         device.lists.take(lengths, this.#counts.steps, { budget: budgetNow(), sink, recent });
-        return { runs: [weighed, selecting], done: () => this.#listed(Number.NaN, lengths, window) };
+        return { runs: listing(selecting), done: () => this.#listed(rule, Number.NaN, lengths, window) };
       };
     }
     const host = lists as AnchorLists;
@@ -227,9 +231,9 @@ export class LayerReuse {
       selecting.set("budget", budgetNow());
       const done = () => {
         host.take(lengths, this.#counts.steps);
-        this.#listed(host.massKept(masses as Float32Array), lengths, window);
+        this.#listed(rule, host.massKept(masses as Float32Array), lengths, window);
       };
-      return { runs: [weighed, selecting], done };
+      return { runs: listing(selecting), done };
     };
   }
 
@@ -288,8 +292,9 @@ export class LayerReuse {
     };
   }
 
-  #listed(massKept: number, lengths: Int32Array, window: number): void {
+  #listed({ attends }: AnchorRule, massKept: number, lengths: Int32Array, window: number): void {
     this.#counts.anchorRuns++;
+    if (attends) this.#counts.active = true;
     this.#counts.mass += massKept;
     this.#counts.tokensAttended += this.#see(lengths, window);
   }

@@ -3,7 +3,7 @@
  * every length checked against the file's size first. Throws FormatError where a file is damaged or of another kind.
  */
 import { extname } from "node:path";
-import { bf16ToNumber, FormatError, f16ToNumber, HotsetError } from "@hotset/core";
+import { attention, bf16ToNumber, FormatError, f16ToNumber, HotsetError } from "@hotset/core";
 import { readWhole } from "@hotset/core/node";
 
 /** `[rows, dim]`, row-major. */
@@ -94,28 +94,10 @@ const elements: Readonly<Record<string, { width: number; make(bytes: Uint8Array<
   "|i1": { width: 1, make: (bytes) => new Int8Array(bytes.buffer) },
 };
 
-/** Magic, version, length, and a Python dict with descr, fortran_order and shape; then the values. */
+/** NumPy's arrays, of one or two axes. */
 function readNpy(file: Bytes): VectorFile {
-  if (file.length < 12 || file.text(1, 6) !== "NUMPY" || file.data[0] !== 0x93)
-    throw file.wrong("a .npy file", `${file.length} bytes that start otherwise`);
-  const major = file.data[6] as number;
-  if (major < 1 || major > 3) throw file.wrong("version 1 to 3 of .npy", `${major}`);
-  const start = major === 1 ? 10 : 12;
-  const length = major === 1 ? file.view.getUint16(8, true) : file.view.getUint32(8, true);
-  if (start + length > file.length) throw file.wrong(`a header of ${length} bytes`, `${file.length - start}`);
-  const text = file.text(start, start + length);
-  const descr = /'descr'\s*:\s*'([^']*)'/.exec(text)?.[1];
-  const order = /'fortran_order'\s*:\s*(True|False)/.exec(text)?.[1];
-  const shape = /'shape'\s*:\s*\(([\d\s,]*)\)/.exec(text)?.[1];
-  if (descr === undefined || order === undefined || shape === undefined)
-    throw file.wrong("descr, fortran_order and shape", JSON.stringify(text.slice(0, 80)));
-  const sizes = shape
-    .split(",")
-    .map((part) => part.trim())
-    .filter(Boolean)
-    .map(Number);
-  if (order === "True" && sizes.length > 1) throw file.wrong("rows one after another (fortran_order False)", "True");
-  return matrix(file, descr, sizes, start + length, file.length);
+  const { shape, dtype, bytes } = attention.readNpy(file.data, file.path);
+  return matrix(file, dtype, shape, file.length - bytes.length, file.length);
 }
 
 /** u64 length, JSON of names with dtype, shape and offsets, then the values. */

@@ -1,4 +1,23 @@
 /** Policies of layers that reuse lists: what is measured, the searches, and the files of other systems. */
+
+export {
+  type CompileSettings,
+  compilePolicy,
+  headMap,
+  type KeptMass,
+  keptMass,
+  type Measure,
+  measures,
+  type PolicyCost,
+  policyCost,
+  policyCounts,
+  policyLine,
+  profileSimilarity,
+  type SimilaritySettings,
+  sensitiveLayers,
+  sourcesOf,
+} from "./compile.js";
+export { type NamedArray, readRecord, recordOf, writeRecord } from "./dump.js";
 export {
   type GreedySettings,
   type LossSearch,
@@ -8,6 +27,23 @@ export {
   repairPlan,
   searchGreedy,
 } from "./greedy.js";
+export { type DuoSettings, importDuo, importMInference } from "./import-heads.js";
+export { importIndexer } from "./import-indexer.js";
+export { importKascade, type KascadeSettings } from "./import-kascade.js";
+export { importUcm } from "./import-ucm.js";
+export type { HeadPattern, ImportedPolicy } from "./imported.js";
+export { type MeasureSettings, profileLayers } from "./measure.js";
+export { type NpyArray, npyNumbers, readNpy } from "./npy.js";
 export { searchPairs } from "./pairs.js";
+export {
+  formatProfile,
+  type LayerProfile,
+  type LayerStatistics,
+  type PairStatistics,
+  type ProfileSettings,
+  pairOf,
+  parseProfile,
+} from "./profile.js";
+export type { AttentionRecord, LayerRecord } from "./record.js";
 export { type SearchSettings, searchHylra, searchKascade, searchUcm } from "./search.js";
 export { anchorsOf, type LayerPlan, type Similarity, similarityOf } from "./similarity.js";
