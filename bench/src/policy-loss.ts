@@ -1,8 +1,9 @@
 /**
  * What policies cost a real model in loss: `node bench/dist/policy-loss.js [--data DIR] [--k 32] [--stories 8] [--backend ID]`.
- * The model is DIR/weights/stories260K.bin. It writes texts of 512 tokens by itself (temperature 1, a seed each); layers are
+ * The model is DIR/weights/stories260K.bin. It writes texts of 512 tokens by itself (at --temperature, 1, a seed each); layers are
  * profiled on one, greedy and repair measure their loss on four more, and the change of loss against dense attention is
- * measured on others, which no search has seen, at tokens 256 to 511. Lists are per KV head and once for all heads; granules of one token, sink 4, recent 16.
+ * measured on others, which no search has seen, at tokens 256 to 511. Lists are per KV head and once for all heads; granules of
+ * one token, sink 4, recent 16.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -15,6 +16,7 @@ const { values } = parseArgs({
     data: { type: "string", default: fileURLToPath(new URL("../../../shared/data", import.meta.url)) },
     k: { type: "string", default: "32,64" },
     stories: { type: "string", default: "8" },
+    temperature: { type: "string", default: "1" },
     backend: { type: "string", default: "native" },
     json: { type: "boolean", default: false },
   },
@@ -28,6 +30,7 @@ const hotset = await findHotset();
 const loaded = readModel(readFileSync(join(folder, "stories260K.bin")));
 const settings = { hotset, backend: values.backend, tokenizer: readFileSync(join(folder, "tok512.bin")) };
 const from = 256;
+const temperature = Number(values.temperature);
 
 /** Token ids of a text that the model writes. */
 async function written(seed: number): Promise<number[]> {
@@ -36,7 +39,7 @@ async function written(seed: number): Promise<number[]> {
   // The end of a story is a token like others here: the next one follows.
   for (let part = 0; ids.length < model.context; part++) {
     let count = 0;
-    for await (const { id } of model.tokens("", { temperature: 1, seed: 1000 * seed + part, maxTokens: model.context - ids.length })) {
+    for await (const { id } of model.tokens("", { temperature, seed: 1000 * seed + part, maxTokens: model.context - ids.length })) {
       if (id >= 0) ids.push(id);
       count++;
     }
@@ -132,8 +135,13 @@ for (const k of values.k.split(",").map(Number))
     const repaired = await attention.repairPlan(start, loss, { maxLoss: calibration.loss + 0.02 });
     await row(`kascade 2, repaired (${repaired.evaluations} runs)`, compiled(repaired.sources));
     if (perHead) {
-      const mapped = attention.searchKascade(attention.profileSimilarity(profile), { anchors: 2 }).sources;
-      await row("kascade 2, mass, head maps", compiled(mapped, { headMaps: true }));
+      const mapped = attention.profileSimilarity(profile);
+      await row("{0,1}, head maps", compiled([0, 1, 1, 1, 1], { headMaps: true }));
+      for (const anchors of [2, 3])
+        await row(
+          `kascade ${anchors}, mass, head maps`,
+          compiled(attention.searchKascade(mapped, { anchors }).sources, { headMaps: true }),
+        );
     }
   }
 losses.dispose();

@@ -102,7 +102,7 @@ async function searchProfile(path: string, options: PolicyOptions): Promise<void
           : needed("--anchors", options.anchors);
       const { layers } = profile.model;
       ({ sources, steps } = await attention.searchGreedy(measured.loss, { layers, anchors, maxLoss, own }));
-    } else sources = searched(similarity, search, own, options);
+    } else sources = searched(profile, similarity, search, own, options);
     if (options.repair !== undefined) {
       if (!measured) throw new Error("--repair: expected --model MODEL and --text-file FILE, whose loss it measures");
       const maxLoss = measured.dense + numberOf("--repair", options.repair);
@@ -181,6 +181,7 @@ const words = {
 } as const;
 
 function searched(
+  profile: attention.LayerProfile,
   similarity: attention.Similarity,
   search: keyof typeof words,
   own: readonly number[],
@@ -189,7 +190,9 @@ function searched(
   if (search === "hylra") return attention.searchHylra(similarity, { threshold: numberOf("--threshold", options.threshold), own }).sources;
   if (search === "ucm") return attention.searchUcm(similarity, { resets: needed("--resets", options.resets), own }).sources;
   if (search === "pairs") return attention.searchPairs(similarity, { merges: needed("--merges", options.merges), own }).sources;
-  return attention.searchKascade(similarity, { anchors: needed("--anchors", options.anchors), own }).sources;
+  const importance = profile.layers.map((layer) => layer.importance ?? Number.NaN);
+  const weights = importance.every(Number.isFinite) ? importance : undefined;
+  return attention.searchKascade(similarity, { anchors: needed("--anchors", options.anchors), own, weights }).sources;
 }
 
 /** The loss of plans on a text by a model, where one is named. */
