@@ -25,7 +25,7 @@ const inPackage = (name) => (path) => join(root, "packages", name, path);
  * What is old is built side by side, after TypeScript, which scripts import. CUDA takes more than a minute: it is built for
  * machines that have a driver, and for the `tests`, which emulate one.
  */
-export async function build({ always = false, tests = false } = {}) {
+export async function build({ always = false, tests = false, release = false } = {}) {
   await stage("build: TypeScript", async () => {
     const { status, output } = await run("tsc", ["-b", "tsconfig.build.json"]);
     if (status !== 0) throw new Error(`TypeScript:\n${output}`);
@@ -42,11 +42,17 @@ export async function build({ always = false, tests = false } = {}) {
     {
       name: "native addon",
       script: "build-native",
-      arguments: tests || always ? ["--tests"] : [],
+      arguments: tests || always || release ? ["--tests"] : [],
       made: tests ? runner : native("prebuilds"),
       from: [native("src"), native("CMakeLists.txt")],
     },
-    { name: "wasm modules", script: "build-wasm", made: wasm("dist/manifest.json"), from: [wasm("assembly")] },
+    {
+      name: "wasm modules",
+      script: "build-wasm",
+      arguments: release ? ["--release"] : [],
+      made: wasm("dist/manifest.json"),
+      from: [wasm("assembly")],
+    },
     { name: "WGSL modules", script: "build-webgpu", made: webgpu("dist/embedded/shaders.js"), from: [webgpu("src")] },
     ...(withCuda ? [{ name: "CUDA addon", script: "build-cuda", made: addonFile(false), from: cudaSources }] : []),
     ...(tests || always

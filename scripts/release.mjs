@@ -10,7 +10,7 @@ const folder = join(root, ".cache", "release");
 
 try {
   clean();
-  await build();
+  await build({ release: true });
   let complete = true;
   await stage("build: CUDA addon for all targets", async () => {
     complete = buildCuda({ allTargets: true });
