@@ -15,6 +15,9 @@ export async function main(argv: readonly string[]): Promise<void> {
     .exitOverride();
 
   const json = () => new Option("--json", "print one JSON document on stdout, and nothing else");
+  const tokenizer = () =>
+    new Option("--tokenizer <file>", "tokenizer.bin or tokenizer.json; default: the model's own, or the one beside it");
+  const hostBackend = () => new Option("--backend <id>", "native, wasm or js; default: the fastest");
 
   program
     .command("doctor")
@@ -117,8 +120,8 @@ export async function main(argv: readonly string[]): Promise<void> {
     .argument("<source>", "a model (with --prompt-file), or a .safetensors or .npz of queries.N, keys.N, values.N")
     .option("--prompt-file <file>", "the text that the model reads")
     .option("--prompt <text>", "the same, here")
-    .option("--tokenizer <file>", "tokenizer.bin or tokenizer.json; default: the model's own, or the one beside it")
-    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .addOption(tokenizer())
+    .addOption(hostBackend())
     .option("-k <n>", "tokens of a list", "128")
     .option("--ratio <x>", "or this share of the context, where that is more", "0")
     .option("--granularity <n>", "tokens that are listed together", "16")
@@ -158,8 +161,8 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--model <file>", "measures the loss of the policy, and of those that greedy and --repair try")
     .option("--text-file <file>", "the text for that; best one that was not profiled")
     .option("--from <n>", "tokens of it that are the prompt; default: half")
-    .option("--tokenizer <file>", "tokenizer.bin or tokenizer.json; default: the model's own, or the one beside it")
-    .option("--backend <id>", "native, wasm or js; default: the fastest")
+    .addOption(tokenizer())
+    .addOption(hostBackend())
     .option("--max-loss <x>", "greedy: ends before the loss rises by more, in nats a token")
     .option("--repair <x>", "change the policy found until the loss rises by no more")
     .option("--out <file>", "where the policy goes", "policy.json")
@@ -171,7 +174,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .description("continue a text with a model of Llama's architecture")
     .argument("<model>", "a llama2.c .bin, a .gguf, a .safetensors, or a folder of these with config.json")
     .requiredOption("--prompt <text>", "the text to continue")
-    .option("--tokenizer <file>", "tokenizer.bin or tokenizer.json; default: the model's own, or the one beside it")
+    .addOption(tokenizer())
     .option("--max-tokens <n>", "tokens to generate, at most", "256")
     .option("--temperature <x>", "what logits are divided by; 0 is greedy", "0")
     .option("--top-k <n>", "best tokens that are kept; 0 for all", "0")
