@@ -162,3 +162,22 @@ fn value_scale_of(slot: u32) -> f32 {
   return 1.0;
 }
 // #end
+
+// #if listed
+// #else
+// Where a token of a sequence lies, for a KV head; nowhere if its page does not exist, or is not bound here.
+fn slot_in_page(sequence: u32, kv_head: u32, token: u32) -> u32 {
+  let params = uniforms.params;
+  let entry = sequence * params.max_pages + token / params.page_size;
+  let page = page_table[entry];
+  if (page >= params.pages) {
+    note(page_table_port, entry);
+    return nowhere;
+  }
+  let place = page - uniforms.window.first_page;
+  if (place >= uniforms.window.pages) {
+    return nowhere;
+  }
+  return (place * params.kv_heads + kv_head) * params.page_size + token % params.page_size;
+}
+// #end

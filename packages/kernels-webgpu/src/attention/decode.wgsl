@@ -234,8 +234,8 @@ fn weigh(attended: ptr<function, array<vec4f, lanes_heads>>, value: vec4f, t: u3
 
 // Where a token lies; nowhere if its page does not exist, or is not bound here.
 fn slot_of(task: Task, token: u32) -> u32 {
-  let params = uniforms.params;
 // #if listed
+  let params = uniforms.params;
   let head = task.row % params.query_heads;
   let list = task.row / params.query_heads * params.lists + head * params.lists / params.query_heads;
   let position = states.words[uniforms.window.slots_start + list * params.k * params.granularity + token];
@@ -245,17 +245,7 @@ fn slot_of(task: Task, token: u32) -> u32 {
   }
   return ((listed_page - uniforms.window.first_page) * params.kv_heads + task.kv_head) * params.page_size + position % params.page_size;
 // #else
-  let entry = task.sequence * params.max_pages + token / params.page_size;
-  let page = page_table[entry];
-  if (page >= params.pages) {
-    note(page_table_port, entry);
-    return nowhere;
-  }
-  let place = page - uniforms.window.first_page;
-  if (place >= uniforms.window.pages) {
-    return nowhere;
-  }
-  return (place * params.kv_heads + task.kv_head) * params.page_size + token % params.page_size;
+  return slot_in_page(task.sequence, task.kv_head, token);
 // #end
 }
 

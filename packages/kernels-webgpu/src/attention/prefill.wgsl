@@ -234,21 +234,10 @@ fn tops_of(block: u32) -> Bits {
 
 // Where a token lies; nowhere if no row sees it, its page does not exist, or is not bound here.
 fn slot_of(task: Task, token: u32) -> u32 {
-  let params = uniforms.params;
   if (token < task.begin || token >= task.end) {
     return nowhere;
   }
-  let entry = task.sequence * params.max_pages + token / params.page_size;
-  let page = page_table[entry];
-  if (page >= params.pages) {
-    note(page_table_port, entry);
-    return nowhere;
-  }
-  let place = page - uniforms.window.first_page;
-  if (place >= uniforms.window.pages) {
-    return nowhere;
-  }
-  return (place * params.kv_heads + task.kv_head) * params.page_size + token % params.page_size;
+  return slot_in_page(task.sequence, task.kv_head, token);
 }
 
 // Products of this thread's 4 rows with each of its 4 tokens.
