@@ -128,14 +128,17 @@ struct Scan {
   // The query as scale * 16-bit integers; returns the length of what is lost.
   double quantise(const float* query, int64_t i, int16_t* out, QueryTerms& t) const {
     float largest = 0;
-    for (int64_t j = 0; j < p.dim; j++) largest = magnitude(query[j]) > largest ? magnitude(query[j]) : largest;
+    double sum = 0;
+    for (int64_t j = 0; j < p.dim; j++) {
+      largest = magnitude(query[j]) > largest ? magnitude(query[j]) : largest;
+      sum += double(magnitude(query[j]));
+    }
     int16_t* const values = reinterpret_cast<int16_t*>(own() + shape.buffer_at + 4 * p.dim);  // [dim]
-    t.scale = largest / float(largest_query_value(p.dim));
+    t.scale = query_scale(largest, sum, p.dim);
     double lost = 0;
     for (int64_t j = 0; j < p.dim; j++) {
       const float value = t.scale > 0 && is_finite(largest) ? __builtin_rintf(query[j] / t.scale) : 0;
-      const float limit = float(largest_query_value(p.dim));
-      values[j] = int16_t(value > limit ? limit : value < -limit ? -limit : value);
+      values[j] = int16_t(value > 32767 ? 32767 : value < -32767 ? -32767 : value);
       const double rest = double(query[j]) - double(t.scale) * values[j];
       lost += rest * rest;
     }
@@ -232,14 +235,17 @@ struct Scan {
   }
   void stream(const int8_t* const* pointers, const void* const*, RowBlock& rows, int n, const char* prepared, const QueryTerms* t, float* dots) const {
     const int64_t pitch = stream_length(p.dim, kLanes16);
-    // Norms have a bound that costs nothing and is loose by a factor of 2: enough beside 16-bit queries.
-    const bool squares = p.metric != search_scan_metric_ip || prefetch_helps;
-    if (!squares) for (float& square : rows.squares) square = float(p.dim) * 16384;
     for (int at = 0; at < n; at += 4) {
       const int16_t* const q = reinterpret_cast<const int16_t*>(prepared) + at * pitch;
       float* const out = dots + at * kBlockRows;
 #define HOTSET_DOTS(Q, pass) stream_dots_i8<Q, pass>(pointers, rows.n, p.dim, q, pitch, t + at, out, rows.squares)
-      HOTSET_EACH_PASS(n - at, squares ? at : 1, Pass::first)
+      if (p.metric != search_scan_metric_ip) {
+        HOTSET_EACH_PASS(n - at, at, Pass::first)
+      } else if (at == 0 && prefetch_helps) {
+        HOTSET_EACH_QUERIES(n, Pass::fetch)
+      } else {
+        HOTSET_EACH_QUERIES(n - at, Pass::again)
+      }
 #undef HOTSET_DOTS
     }
   }

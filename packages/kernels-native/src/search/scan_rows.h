@@ -9,9 +9,10 @@ namespace HOTSET_ISA {
 constexpr int kBlockRows = kLanes * kPanelVectors;
 
 struct RowBlock {
-  int n;  // rows in use; the rest repeat the last one
+  int n;          // rows in use; the rest repeat the last one
+  bool together;  // the whole block, one row behind the other
   int32_t rows[kBlockRows];
-  float squares[kBlockRows];  // |row|^2, of i8 rows before scaling
+  float squares[kBlockRows];  // |row|^2, of i8 rows before scaling; not of i8 rows under ip
   // score = dot * factor + term;  error = norm * query factor + error + query constant
   alignas(64) float factor[kBlockRows];
   alignas(64) float term[kBlockRows];
@@ -40,6 +41,7 @@ static inline int64_t next_rows(const search_scan_params& p, int64_t next, int64
     if (next > end) next = end;
   }
   block.n = n;
+  block.together = !p.filter && n == kBlockRows;
   for (int i = n; i < kBlockRows && n > 0; i++) block.rows[i] = block.rows[n - 1];
   return next;
 }
@@ -64,6 +66,7 @@ class RowOrder {
     }
     for (int i = 0; i < kBlockRows; i++) block.rows[i] = int32_t(first_ + i % 4 * quarter_ + taken_ + i / 4);
     block.n = kBlockRows;
+    block.together = false;
     taken_ += kShare;
   }
 
@@ -81,7 +84,9 @@ static inline void row_terms(const search_scan_params& p, bool scaled, RowBlock&
   const f32v lost = splat(float(p.dim) * 0x1p-125f), grow = splat(1 + 2 * unit), nan = splat(NAN);
   for (int i = 0; i < kBlockRows; i += kLanes) {
     f32v square = load(block.squares + i), scale = splat(1);
-    if (p.row_scale) {
+    if (p.row_scale && block.together) {
+      scale = load(p.row_scale + block.rows[0] + i);
+    } else if (p.row_scale) {
       alignas(64) float scales[kLanes];
       for (int j = 0; j < kLanes; j++) scales[j] = p.row_scale[block.rows[i + j]];
       scale = load(scales);
@@ -98,6 +103,14 @@ static inline void row_terms(const search_scan_params& p, bool scaled, RowBlock&
       store(block.term + i, zero());
       store(block.norm + i, zero());
       store(block.error + i, splat(2 * unit));
+      continue;
+    }
+    if (scaled && p.metric == search_scan_metric_ip) {
+      // A bound of the norm that costs nothing and is loose by a factor of 2: enough beside 16-bit queries.
+      store(block.factor + i, scale);
+      store(block.term + i, zero());
+      store(block.norm + i, mul(larger(scale, sub(zero(), scale)), splat(128.001f * __builtin_sqrtf(float(p.dim)))));
+      store(block.error + i, zero());
       continue;
     }
     if (scaled) square = mul(mul(square, scale), scale);

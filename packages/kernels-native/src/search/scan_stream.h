@@ -34,10 +34,9 @@ static void stream_dots(const T* const* rows, int n, int64_t dim, const float* q
 // The same for i8 rows and 16-bit queries: integer sums are exact, and leave as floats. `rest`: the rows do not fill
 // whole vectors; a kind of its own, because the calls in it would have the sums kept in memory for all rows.
 template <int Q, Pass pass, bool rest>
-static inline void stream_sums_i8(const int8_t* const* rows, int64_t dim, const int16_t* queries, int64_t query_pitch, const int16_t* ones, f32v (*sum)[4], f32v* square) {
+static inline void stream_sums_i8(const int8_t* const* rows, int64_t dim, const int16_t* queries, int64_t query_pitch, const int16_t* ones, i32v (*s)[4], i32v* t) {
   constexpr bool kSquares = sums_squares(pass);
   const int64_t whole = dim / kLanes16 * kLanes16;
-  i32v s[Q][4], t[4];
 #pragma GCC unroll 4
   for (int j = 0; j < 4; j++) {
     t[j] = zero_i32();
@@ -47,7 +46,7 @@ static inline void stream_sums_i8(const int8_t* const* rows, int64_t dim, const 
   for (int64_t i = 0; i < whole; i += kLanes16) {
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
-      if (pass == Pass::prefetch) __builtin_prefetch(rows[j] + i + kPrefetchBytes);
+      if (fetches(pass)) __builtin_prefetch(rows[j] + i + kPrefetchBytes);
       const i16v x = widen_i8(rows[j] + i);
       if (kSquares) t[j] = madd_i16(x, x, t[j]);
 #pragma GCC unroll 4
@@ -64,12 +63,6 @@ static inline void stream_sums_i8(const int8_t* const* rows, int64_t dim, const 
       for (int q = 0; q < Q; q++) s[q][j] = madd_i16(x, load_i16(queries + q * query_pitch + whole), s[q][j]);
     }
   }
-#pragma GCC unroll 4
-  for (int j = 0; j < 4; j++) {
-    if (kSquares) square[j] = to_f32(t[j]);
-#pragma GCC unroll 4
-    for (int q = 0; q < Q; q++) sum[q][j] = to_f32(s[q][j]);
-  }
 }
 
 template <int Q, Pass pass>
@@ -77,21 +70,21 @@ static void stream_dots_i8(const int8_t* const* rows, int n, int64_t dim, const 
   alignas(64) int16_t ones[kLanes16];
   for (int j = 0; j < kLanes16; j++) ones[j] = j < kLanes16 - dim % kLanes16 ? 0 : -1;
   for (int r = 0; r < n; r += 4) {
-    f32v sum[Q][4], square[4];
+    i32v sum[Q][4], square[4];
     if (dim % kLanes16) stream_sums_i8<Q, pass, true>(rows + r, dim, queries, query_pitch, ones, sum, square);
     else stream_sums_i8<Q, pass, false>(rows + r, dim, queries, query_pitch, ones, sum, square);
-    if (sums_squares(pass)) reduce_add4(square[0], square[1], square[2], square[3], squares + r);
-    for (int q = 0; q < Q; q++) {
-      const f32v scale = splat(terms[q].scale);
-      reduce_add4(mul(sum[q][0], scale), mul(sum[q][1], scale), mul(sum[q][2], scale), mul(sum[q][3], scale), dots + q * kBlockRows + r);
-    }
+    // At most 2^30: 65536 squares of 128.
+    if (sums_squares(pass)) reduce_add4(square[0], square[1], square[2], square[3], 1, squares + r);
+    for (int q = 0; q < Q; q++) reduce_add4(sum[q][0], sum[q][1], sum[q][2], sum[q][3], terms[q].scale, dots + q * kBlockRows + r);
   }
 }
 
-// The largest 16-bit query value for which no 32-bit lane can overflow: a lane adds 2 products of at most 128 a step.
-static inline int32_t largest_query_value(int64_t dim) {
-  const int64_t steps = (dim + kLanes16 - 1) / kLanes16, largest = INT32_MAX / (256 * steps);
-  return int32_t(largest < 32767 ? largest : 32767);
+// What a query is divided by for 16-bit integers whose dot product with any i8 row fits 32 bits, given its largest
+// magnitude and the sum of them; each may be rounded up by half.
+static inline float query_scale(float largest, double sum, int64_t dim) {
+  const double of_sum = sum / (double(INT32_MAX) / 128 - double(dim)), of_largest = double(largest) / 32767;
+  const float scale = float(of_sum > of_largest ? of_sum : of_largest) * 0x1.00001p0f;
+  return scale < 0x1p-126f ? 0 : scale;  // a denormal may be half of what it should be
 }
 
 }  // namespace HOTSET_ISA

@@ -74,6 +74,13 @@ static inline void reduce_add4(f32v a, f32v b, f32v c, f32v d, float* out) {
   _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
 }
 
+// Sums of four vectors times `scale`, in four floats. The sums fit 32 bits.
+static inline void reduce_add4(i32v a, i32v b, i32v c, i32v d, float scale, float* out) {
+  const __m256i s = _mm256_hadd_epi32(_mm256_hadd_epi32(a.v, b.v), _mm256_hadd_epi32(c.v, d.v));
+  const __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+  _mm_storeu_ps(out, _mm_mul_ps(_mm_cvtepi32_ps(sums), _mm_set1_ps(scale)));
+}
+
 // A kLanes x kLanes transpose in place.
 static inline void transpose(f32v (&r)[8]) {
   __m256 t[8], u[8];

@@ -75,6 +75,10 @@ static inline void transpose(f32v (&r)[4]) {
 
 // Sums of four vectors, in four floats.
 static inline void reduce_add4(f32v a, f32v b, f32v c, f32v d, float* out) { vst1q_f32(out, vpaddq_f32(vpaddq_f32(a.v, b.v), vpaddq_f32(c.v, d.v))); }
+// Sums of four vectors times `scale`, in four floats. The sums fit 32 bits.
+static inline void reduce_add4(i32v a, i32v b, i32v c, i32v d, float scale, float* out) {
+  vst1q_f32(out, vmulq_n_f32(vcvtq_f32_s32(vpaddq_s32(vpaddq_s32(a.v, b.v), vpaddq_s32(c.v, d.v))), scale));
+}
 
 }  // namespace HOTSET_ISA
 }  // namespace hotset

@@ -31,10 +31,12 @@ enum class Pass {
   prefetch,     // the same, asking for the lines kPrefetchBytes ahead
   first_ahead,  // the same, asking for other rows, row by row: those that are needed next
   ahead,        // ask for these, no squares
+  fetch,        // ask for the lines kPrefetchBytes ahead, no squares
   again,        // nothing
 };
-constexpr bool sums_squares(Pass pass) { return pass != Pass::ahead && pass != Pass::again; }
+constexpr bool sums_squares(Pass pass) { return pass == Pass::first || pass == Pass::prefetch || pass == Pass::first_ahead; }
 constexpr bool asks_ahead(Pass pass) { return pass == Pass::first_ahead || pass == Pass::ahead; }
+constexpr bool fetches(Pass pass) { return pass == Pass::prefetch || pass == Pass::fetch; }
 
 // Intel's own prefetcher leaves bandwidth unused on rows of a few lines: 9 against 18 GB/s on 128-byte rows, 14.6
 // against 15.9 on 512-byte ones (one thread of a Xeon, 1M rows). AMD's does not, and is slowed down by ours.
@@ -64,7 +66,7 @@ static inline void stream_sums(const T* const* rows, int64_t dim, const float* q
     }
 #pragma GCC unroll 4
     for (int j = 0; j < R; j++) {
-      if (pass == Pass::prefetch) __builtin_prefetch(reinterpret_cast<const char*>(rows[j] + i) + kPrefetchBytes);
+      if (fetches(pass)) __builtin_prefetch(reinterpret_cast<const char*>(rows[j] + i) + kPrefetchBytes);
       x[j] = load(rows[j] + i);
       if (kSquares) t[j] = madd(x[j], x[j], t[j]);
     }

@@ -90,5 +90,13 @@ static inline void reduce_add4(f32v a, f32v b, f32v c, f32v d, float* out) {
   _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(r[0].v, r[1].v), _mm_add_ps(r[2].v, r[3].v)));
 }
 
+// Sums of four vectors times `scale`, in four floats. The sums fit 32 bits.
+static inline void reduce_add4(i32v a, i32v b, i32v c, i32v d, float scale, float* out) {
+  const __m128i ab = _mm_add_epi32(_mm_unpacklo_epi32(a.v, b.v), _mm_unpackhi_epi32(a.v, b.v));
+  const __m128i cd = _mm_add_epi32(_mm_unpacklo_epi32(c.v, d.v), _mm_unpackhi_epi32(c.v, d.v));
+  const __m128i s = _mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd));
+  _mm_storeu_ps(out, _mm_mul_ps(_mm_cvtepi32_ps(s), _mm_set1_ps(scale)));
+}
+
 }  // namespace HOTSET_ISA
 }  // namespace hotset
