@@ -3,6 +3,7 @@ import { swiftshaderEnvironment } from "./test/support/missing.js";
 
 const shared = { environment: "node", testTimeout: 180_000 } as const;
 const webgpu = ["packages/kernels-webgpu/test/**/*.test.ts", "packages/hotset/test/*.webgpu.test.ts"];
+const conformance = ["packages/*/test/conformance.test.ts"];
 
 export default defineConfig({
   test: {
@@ -10,7 +11,15 @@ export default defineConfig({
     fileParallelism: false,
     reporters: ["default"],
     projects: [
-      { test: { ...shared, name: "cpu", include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts"], exclude: webgpu } },
+      {
+        test: {
+          ...shared,
+          name: "unit",
+          include: ["packages/*/test/**/*.test.ts", "test/**/*.test.ts"],
+          exclude: [...webgpu, ...conformance],
+        },
+      },
+      { test: { ...shared, name: "conformance", include: conformance, exclude: webgpu } },
       // A Vulkan driver is found by the environment a process starts with; no other test should see this one.
       { test: { ...shared, name: "webgpu", include: webgpu, env: swiftshaderEnvironment } },
     ],

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { arch, cpus, homedir, platform } from "node:os";
 import { join } from "node:path";
 import type { Backend } from "../backend.js";
@@ -37,10 +37,22 @@ export function readConstants(key: string): MachineConstants | undefined {
 
 /** Writes them atomically; returns the path. Throws HotsetError where the folder cannot be written. */
 export function writeConstants(key: string, constants: MachineConstants): string {
-  const path = fileOf(key);
+  return written(fileOf(key), (path) => writeWhole(path, [new TextEncoder().encode(`${JSON.stringify(constants, null, 2)}\n`)]));
+}
+
+/** Throws what `writeConstants` would throw: to know it before a minute of measuring. */
+export function checkCacheFolder(key: string): void {
+  written(fileOf(key), (path) => {
+    const trial = `${path}.${process.pid}`;
+    writeWhole(trial, []);
+    rmSync(trial);
+  });
+}
+
+function written(path: string, write: (path: string) => void): string {
   try {
     mkdirSync(cacheFolder(), { recursive: true });
-    writeWhole(path, [new TextEncoder().encode(`${JSON.stringify(constants, null, 2)}\n`)]);
+    write(path);
   } catch (cause) {
     throw new HotsetError("argument", {
       where: "cache folder",

@@ -1,5 +1,5 @@
 /** What only Node can do: threads of this process, the cache folder, files checked before they are loaded. */
-export { cacheFolder, machineKey, readConstants, writeConstants } from "./cache.js";
+export { cacheFolder, checkCacheFolder, machineKey, readConstants, writeConstants } from "./cache.js";
 export { type OpenFileSettings, openIndex, saveIndex } from "./index-file.js";
 export { type Manifest, readChecked } from "./manifest.js";
 export { availableThreads, threadSetting } from "./threads.js";

@@ -33,7 +33,7 @@ export async function conformance(backend: Backend): Promise<void> {
     for (const { name, run } of items) it(name, run);
 
     if (left.length > 0 && only === undefined)
-      it(`leaves ${left.length} cases above ${softwareLimit.flops} flops or ${softwareLimit.results} results to real devices, by name`, () => {
+      it(`leaves ${left.length} cases to real devices, by name: above ${softwareLimit.flops} flops, ${softwareLimit.results} results or ${softwareLimit.cases} of a variant`, () => {
         for (const { op, variant } of items) {
           const share = (names: readonly { readonly op: Op; readonly variant: AnyVariant }[]) =>
             names.filter((item) => item.op === op && variantKey(op, item.variant) === variantKey(op, variant)).length;

@@ -20,6 +20,7 @@ import { casesOf } from "./case.js";
 import { toleranceOf } from "./compare.js";
 import { dtypeOf, type Prepared, prepare } from "./prepared.js";
 import { Random } from "./random.js";
+import { mostOfEach } from "./spread.js";
 import { variantsOf } from "./suite.js";
 
 /** Packs every case of every op, each with its first seed; or `most` of each op's variant, spread over its cases. */
@@ -30,15 +31,7 @@ export async function packCases({ most = Number.POSITIVE_INFINITY }: { most?: nu
   for (const op of ops) {
     const { cases } = await casesOf(op);
     const all = cases.flatMap((test) => variantsOf(op, test).map((variant) => ({ test, variant, key: variantKey(op, variant) })));
-    const totals = new Map<string, number>();
-    for (const { key } of all) totals.set(key, (totals.get(key) ?? 0) + 1);
-    const seen = new Map<string, number>();
-    for (const { test, variant, key } of all) {
-      const n = seen.get(key) ?? 0;
-      seen.set(key, n + 1);
-      const step = Math.max(1, (totals.get(key) as number) / most);
-      // The first at or after each multiple of the step.
-      if (n - Math.floor(n / step) * step >= 1) continue;
+    for (const { test, variant } of mostOfEach(all, ({ key }) => key, most)) {
       writeCase(writer, prepare(op, test, variant, 0));
       count++;
     }

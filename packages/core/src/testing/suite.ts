@@ -9,6 +9,7 @@ import type { Placement } from "./guard.js";
 import { evaluate, judge, prepare } from "./prepared.js";
 import { Random } from "./random.js";
 import { runCase, runnerOn } from "./run-case.js";
+import { mostOfEach } from "./spread.js";
 
 export interface TestItem {
   /** `op | variant | case`. */
@@ -28,15 +29,14 @@ export interface Coverage {
 export interface Suite {
   readonly items: readonly TestItem[];
   readonly coverage: Coverage;
-  /** Cases above the limit of a device drawn by the CPU: for real ones. */
+  /** Cases that a device drawn by the CPU leaves to real ones: too large, or more than `softwareLimit.cases` of a variant. */
   readonly left: readonly string[];
 }
 
-/** Work of a case that a device drawn by the CPU is given: some 0.1 GFLOP/s and a slow barrier. */
-export const softwareLimit = { flops: 400_000, results: 6_000 } as const;
+/** What a device drawn by the CPU is given: work of a case, at some 0.1 GFLOP/s and a slow barrier; and cases of an op's variant. */
+export const softwareLimit = { flops: 400_000, results: 6_000, cases: 16 } as const;
 
-function tooLarge(backend: Backend, op: Op, { axes }: Case, variant: AnyVariant): boolean {
-  if (!isDevice(backend) || !backend.device.software) return false;
+function tooLarge(op: Op, { axes }: Case, variant: AnyVariant): boolean {
   const { flops } = op.cost(axes, variant);
   const results = Object.values(op.ports).reduce(
     (sum, port) => sum + (port.kind === "tensor" && port.role === "out" ? portShape(port, axes).reduce((a, b) => a * b, 1) : 0),
@@ -53,18 +53,21 @@ export async function suiteOf(backend: Backend, { only }: { only?: string | unde
   const coverage: Coverage = { kernels: new Map(), reasons: new Map() };
   const items: TestItem[] = [];
   const left: string[] = [];
+  const few = !only && isDevice(backend) && backend.device.software;
   for (const op of ops) {
     const cases = await casesOf(op);
-    for (const test of cases.cases) {
-      for (const variant of variantsOf(op, test)) {
-        const name = `${op.id} | ${variantKey(op, variant)} | ${test.name}`;
-        if (!only && tooLarge(backend, op, test, variant)) {
-          left.push(name);
-          continue;
-        }
-        const seeds = Array.from({ length: test.seeds ?? 2 }, (_, seed) => seed).filter((seed) => matches(`${name} | seed ${seed}`, only));
-        if (seeds.length) items.push({ name, op, variant, run: () => runSeeds(backend, op, test, variant, cases, seeds, coverage) });
+    const all = cases.cases.flatMap((test) => variantsOf(op, test).map((variant) => ({ test, variant, key: variantKey(op, variant) })));
+    const small = few ? all.filter(({ test, variant }) => !tooLarge(op, test, variant)) : all;
+    const chosen = new Set(few ? mostOfEach(small, ({ key }) => key, softwareLimit.cases) : all);
+    for (const item of all) {
+      const { test, variant, key } = item;
+      const name = `${op.id} | ${key} | ${test.name}`;
+      if (!chosen.has(item)) {
+        left.push(name);
+        continue;
       }
+      const seeds = Array.from({ length: test.seeds ?? 2 }, (_, seed) => seed).filter((seed) => matches(`${name} | seed ${seed}`, only));
+      if (seeds.length) items.push({ name, op, variant, run: () => runSeeds(backend, op, test, variant, cases, seeds, coverage) });
     }
     for (const law of cases.laws) {
       if (law.hostOnly && isDevice(backend)) continue;

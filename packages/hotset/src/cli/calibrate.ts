@@ -1,6 +1,6 @@
 /** `hotset calibrate`: measures this machine and keeps the result in the user's cache folder. */
 import { type CalibrationCase, calibrate, type MachineConstants } from "@hotset/core";
-import { machineKey, writeConstants } from "@hotset/core/node";
+import { checkCacheFolder, machineKey, writeConstants } from "@hotset/core/node";
 import { ops } from "@hotset/core/ops";
 import { casesOf, Random } from "@hotset/core/testing/cases";
 import { findHotset, version } from "../discover.js";
@@ -9,6 +9,8 @@ import { print, progress, table } from "./output.js";
 
 export async function calibrateCommand({ json }: CommonOptions): Promise<void> {
   const hotset = await findHotset();
+  const key = machineKey(hotset.backends, version);
+  checkCacheFolder(key);
   const bar = progress(json);
   // The bar is drawn between steps: give the terminal a turn.
   const constants = await calibrate(hotset.backends, await calibrationCases(), async ({ backend, what, done, total }) => {
@@ -16,7 +18,7 @@ export async function calibrateCommand({ json }: CommonOptions): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
   });
   bar.stop();
-  const path = writeConstants(machineKey(hotset.backends, version), constants);
+  const path = writeConstants(key, constants);
   print(json, { path, constants }, () => `${describeConstants(constants)}\n\nWritten to ${path}.`);
   hotset.dispose();
 }
