@@ -1,14 +1,19 @@
 // Writes support.json from what the last `npm test` saw (.results/support), with date and device; rows of targets that
-// did not run here stay as they are. `npm run support` after a test run on a machine whose results should be claimed.
+// did not run here stay as they are, except those of variants that no longer exist. `npm run support` after a test run on
+// a machine whose results should be claimed.
 // `node scripts/support.mjs --from FOLDER`: from what scripts/gpu-check saw on its machine (gpu-check.json) instead.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { join } from "node:path";
+import { variantKey, variants } from "../packages/core/dist/op/variant.js";
+import { ops } from "../packages/core/dist/ops.js";
 import { root } from "./lib.mjs";
 
 const path = join(root, "support.json");
 const folder = join(root, ".results", "support");
-const before = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : [];
+const existing = new Set(ops.flatMap((op) => variants(op).map((variant) => `${op.id} | ${variantKey(op, variant)}`)));
+const exists = ({ op, variant }) => existing.has(`${op} | ${variant}`);
+const before = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")).filter(exists) : [];
 const from = process.argv.indexOf("--from");
 const seen =
   from > 0

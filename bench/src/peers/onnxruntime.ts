@@ -1,6 +1,7 @@
 /**
  * onnxruntime-node's Attention (ai.onnx 23) over keys and values given as inputs: the fastest of its ways from JavaScript.
- * Over a part of the context: Gather of whole pages, then Attention; it has no other way.
+ * Over a part of the context: Gather of whole pages, then Attention; it has no other way. Many tokens at once:
+ * GroupQueryAttention (com.microsoft), the fastest for that; the cache that it makes is not asked for, so not copied.
  */
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -23,19 +24,33 @@ export interface DecodeJob {
   readonly listed?: { readonly pageSize: number; readonly pages: readonly number[] };
 }
 
+export interface PrefillJob {
+  readonly queryHeads: number;
+  readonly kvHeads: number;
+  readonly tokens: number;
+  readonly dim: number;
+  readonly dtype: "f32" | "f16";
+  /** [tokens, heads, dim], each; f16 as bits. */
+  readonly queries: Float32Array | Uint16Array;
+  readonly keys: Float32Array | Uint16Array;
+  readonly values: Float32Array | Uint16Array;
+}
+
 export interface DecodePeer {
   readonly name: string;
   readonly version: string;
   readonly settings: string;
   /** A step, ready to be run over and over: out [queryHeads, dim]. */
   bind(job: DecodeJob): Promise<() => Promise<Float32Array | Uint16Array>>;
+  /** Causal attention of all tokens: out [tokens, queryHeads, dim]. */
+  bindPrefill(job: PrefillJob): Promise<() => Promise<Float32Array | Uint16Array>>;
 }
 
 interface Tensor {
   readonly data: Float32Array | Uint16Array;
 }
 interface Runtime {
-  readonly Tensor: new (type: string, data: Float32Array | Uint16Array | BigInt64Array, dims: readonly number[]) => Tensor;
+  readonly Tensor: new (type: string, data: Float32Array | Uint16Array | Int32Array | BigInt64Array, dims: readonly number[]) => Tensor;
   readonly InferenceSession: {
     create(model: Uint8Array, options: object): Promise<{ run(feeds: Record<string, Tensor>): Promise<Record<string, Tensor>> }>;
   };
@@ -77,7 +92,51 @@ export async function onnxruntime(threads: number): Promise<DecodePeer | string>
       };
       return async () => ((await session.run(feeds)) as { Y: Tensor }).Y.data;
     },
+    async bindPrefill({ queryHeads, kvHeads, tokens, dim, dtype, queries, keys, values }) {
+      const session = await runtime.InferenceSession.create(groupedModel(dtype, tokens, queryHeads, kvHeads, dim), options);
+      const type = dtype === "f32" ? "float32" : "float16";
+      const none = dtype === "f32" ? new Float32Array(0) : new Uint16Array(0);
+      const tensor = (data: Float32Array | Uint16Array, shape: readonly number[]): Tensor => new runtime.Tensor(type, data, shape);
+      const feeds = {
+        Q: tensor(queries, [1, tokens, queryHeads * dim]),
+        K: tensor(keys, [1, tokens, kvHeads * dim]),
+        V: tensor(values, [1, tokens, kvHeads * dim]),
+        pastK: tensor(none, [1, kvHeads, 0, dim]),
+        pastV: tensor(none, [1, kvHeads, 0, dim]),
+        last: new runtime.Tensor("int32", Int32Array.of(tokens - 1), [1]),
+        total: new runtime.Tensor("int32", Int32Array.of(tokens), [1]),
+      };
+      return async () => ((await session.run(feeds)) as { Y: Tensor }).Y.data;
+    },
   };
+}
+
+/** GroupQueryAttention behind an empty past. */
+function groupedModel(dtype: "f32" | "f16", tokens: number, queryHeads: number, kvHeads: number, dim: number): Uint8Array {
+  const type = elements[dtype];
+  const integer = (name: string, number: number): number[] => field(5, [...field(1, name), ...field(3, number), ...field(20, 2)]);
+  const inputs: readonly (readonly [string, number, readonly number[]])[] = [
+    ["Q", type, [1, tokens, queryHeads * dim]],
+    ["K", type, [1, tokens, kvHeads * dim]],
+    ["V", type, [1, tokens, kvHeads * dim]],
+    ["pastK", type, [1, kvHeads, 0, dim]],
+    ["pastV", type, [1, kvHeads, 0, dim]],
+    ["last", elements.i32, [1]],
+    ["total", elements.i32, [1]],
+  ];
+  const attention = [
+    ...inputs.flatMap(([name]) => field(1, name)),
+    ...["Y", "nextK", "nextV"].flatMap((name) => field(2, name)),
+    ...field(4, "GroupQueryAttention"),
+    ...integer("num_heads", queryHeads),
+    ...integer("kv_num_heads", kvHeads),
+    ...field(7, "com.microsoft"),
+  ];
+  return model(
+    [attention],
+    inputs.map((input) => value(...input)),
+    value("Y", type, [1, tokens, queryHeads * dim]),
+  );
 }
 
 /** One node. */
@@ -115,7 +174,7 @@ function gatheredModel(
   );
 }
 
-const elements = { f32: 1, i64: 7, f16: 10 } as const;
+const elements = { f32: 1, i32: 6, i64: 7, f16: 10 } as const;
 
 // ONNX's protobuf (onnx.proto, ir version 10).
 
@@ -144,8 +203,10 @@ function model(
     ...inputs.flatMap((one) => field(11, one)),
     ...field(12, output),
   ];
-  return Uint8Array.from([...field(1, 10), ...field(7, graph), ...field(8, [...field(1, ""), ...field(2, 23)])]);
+  return Uint8Array.from([...field(1, 10), ...field(7, graph), ...opset("", 23), ...opset("com.microsoft", 1)]);
 }
+
+const opset = (domain: string, version: number): number[] => field(8, [...field(1, domain), ...field(2, version)]);
 
 /** A protobuf field: a number, a string, or a message. */
 function field(number: number, content: number | string | readonly number[]): number[] {
