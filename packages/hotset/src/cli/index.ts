@@ -169,6 +169,13 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--html <file>", "also write a page with heat maps and the policy")
     .addOption(json())
     .action(async (file, options) => (await import("./attention-policy.js")).policyCommand(file, options));
+  attend
+    .command("onnx")
+    .description("run ONNX's test cases through the attention ops, on every backend: what passes, what fails, what has no op")
+    .argument("<paths...>", "folders of node tests (model.onnx, test_data_set_0), folders of such, or .jsonc files of ONNX Runtime")
+    .option("--backend <id>", "cuda, native, webgpu, wasm or js; default: all that this machine has")
+    .addOption(json())
+    .action(async (paths, options) => (await import("./attention-onnx.js")).onnxCommand(paths, options));
   program
     .command("run")
     .description("continue a text with a model of Llama's architecture")
