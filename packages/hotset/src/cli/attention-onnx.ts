@@ -70,7 +70,7 @@ function summed(backend: string, name: string, cases: readonly CaseResult[]): Ba
 const described = ({ backend, name, cases }: BackendResults): string =>
   [
     `${backend} (${name})`,
-    table(cases.map(({ status, name: test, reason, via }) => [`  ${status}`, test, reason ?? via.join("; ")])),
+    table(cases.map(({ status, name: test, reason, kind, via }) => [`  ${status}`, test, kind ?? reason ?? via.join("; ")])),
     "",
   ].join("\n");
 

@@ -2,8 +2,9 @@
  * How far results may lie from what ONNX's files expect: the formula of docs/tolerances.md, twice. Once for Hotset, with the
  * roundings that its ops state; once for whoever made the files, who computed the same sums in the case's own type.
  *
- * The sums of |terms| are those of `attention/decode`: a logit's own go into the weight of its token as what its rounding
- * makes of that weight.
+ * The sums of |terms|: of a logit those of its products; of an output sum_t p_t |v_t| twice (it, and the sum of weights), and
+ * what an error of its logit makes of each weight, p_t (1 + |terms of logit t|) |v_t - out|. So a softmax that one token has
+ * to itself leaves no room for another.
  */
 import { f16ToNumber } from "@hotset/core";
 import { toleranceOf } from "@hotset/core/testing/cases";
@@ -60,18 +61,25 @@ export function magnitudes(problem: Problem, origins?: Origins): Magnitudes {
         const largest = logit.reduce((a, one) => Math.max(a, one), Number.NEGATIVE_INFINITY);
         if (largest === Number.NEGATIVE_INFINITY) continue;
         const weight = logit.map((one) => (one === Number.NEGATIVE_INFINITY ? 0 : Math.exp(one - largest)));
-        const unsure = weight.map((one, t) => one * (1 + (logits[at + t] as number)));
         const sum = weight.reduce((a, one) => a + one, 0);
-        const spread = unsure.reduce((a, one) => a + one, 0) / sum;
-        for (let t = 0; t < tokens; t++) {
-          weights[at + t] = ((unsure[t] as number) + (weight[t] as number) * spread) / sum;
-          const value = ((b * kvHeads + kvHead) * cache.capacity + t) * valueDim;
-          const fresh = ((b * tokens + t) * kvHeads + kvHead) * valueDim;
-          const place = ((b * rows + row) * queryHeads + h) * valueDim;
-          for (let d = 0; (weight[t] as number) > 0 && d < valueDim; d++) {
-            const term = origins ? (origins.values[fresh + d] as number) : Math.abs(number(cache.values, value + d));
-            out[place + d] = (out[place + d] as number) + (weights[at + t] as number) * term;
+        const share = weight.map((one) => one / sum);
+        const unsure = share.map((p, t) => p * (1 + (logits[at + t] as number)));
+        const spread = unsure.reduce((a, one) => a + one, 0);
+        for (const [t, p] of share.entries())
+          weights[at + t] = (unsure[t] as number) * (1 - p) + p * (spread - (unsure[t] as number)) + 2 * p;
+        for (let d = 0; d < valueDim; d++) {
+          const values = share.map((p, t) =>
+            p > 0 ? number(cache.values, ((b * kvHeads + kvHead) * cache.capacity + t) * valueDim + d) : 0,
+          );
+          const mean = share.reduce((a, p, t) => a + p * (values[t] as number), 0);
+          let size = 0;
+          for (const [t, p] of share.entries()) {
+            const value = values[t] as number;
+            const term =
+              origins && p > 0 ? (origins.values[((b * tokens + t) * kvHeads + kvHead) * valueDim + d] as number) : Math.abs(value);
+            size += (unsure[t] as number) * Math.abs(value - mean) + 2 * p * term;
           }
+          out[((b * rows + row) * queryHeads + h) * valueDim + d] = size;
         }
       }
   return { out, weights, logits };
@@ -86,10 +94,8 @@ export interface Maker {
 }
 
 /**
- * Sums over components are of f32 at least, also for float16 (NumPy's matmul); what follows them is rounded to the type: two
- * scales, the product, the cap (3), the bias, the exponential (2), the sum over the tokens, the division, the last product.
+ * NumPy, whose results the files are, adds in f32 also for float16. What is stored between is rounded to the type: two scales,
+ * the product, the cap (3), the bias, the difference, the exponential, the sum, the division, the last product.
  */
 export const within = (magnitude: Float64Array, steps: number, { unit, tokens, headDim }: Maker): Float64Array =>
-  magnitude.map(
-    (size) => toleranceOf("f32", steps + headDim + 32, 0, size) + (unit > 2 ** -24 ? (tokens + 12) * unit * size : tokens * unit * size),
-  );
+  magnitude.map((size) => toleranceOf("f32", steps + headDim + tokens + 32, 0, size) + (unit > 2 ** -24 ? 12 * unit * size : 0));

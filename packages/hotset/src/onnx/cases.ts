@@ -121,7 +121,7 @@ function jsonCases(path: string): FoundCase[] {
         domain: test.opset?.domain ?? "",
         attributes: Object.fromEntries((test.attributes ?? []).map(({ name, data }) => [name, data])),
         inputs: tensorList(one.inputs, `${path}: ${test.name}: ${one.name}: inputs`),
-        expected: tensorList(one.outputs, `${path}: ${test.name}: ${one.name}: outputs`),
+        expected: tensorList(one.outputs, `${path}: ${test.name}: ${one.name}: outputs`).map(roundedByHand),
       }),
     }));
   });
@@ -160,6 +160,15 @@ function fromJson({ data, dims, type }: JsonTensor, where: string): OnnxTensor {
       : (found.array as Float32ArrayConstructor).from(values, Number);
   return { name: "", type: found.name, shape: dims ?? [values.length], data: array, printed: printedTo(values) };
 }
+
+/**
+ * Some results are given as whole numbers that they only nearly are (3 for 3.00067). 0.001 is what ONNX Runtime's own runner
+ * lets pass on WebGPU, which the files are for (js/web/test/test-runner.ts).
+ */
+const roundedByHand = (tensor: OnnxTensor | undefined): OnnxTensor | undefined =>
+  tensor?.type === "float32" && (tensor.data as Float32Array).every((value) => Number.isInteger(value))
+    ? { ...tensor, slack: 1e-3 }
+    : tensor;
 
 /** Half of the last decimal, where a list has at most six: f32 has more, so that it was cut. Whole numbers are what they are. */
 function printedTo(values: readonly (number | boolean | string)[]): number {

@@ -48,14 +48,15 @@ export async function softmax(run: Runner, { inputs, attributes }: OnnxCase): Pr
   return [{ output: 0, shape: x.shape, ...back(values, within, shape, order), via: "attention/decode over unit vectors" }];
 }
 
-/** Of softmax's weights, the sums of |terms|: a logit's size goes into its weight. */
+/** Of softmax's weights, the sums of |terms|, as in `magnitudes`: a logit's size goes into its weight. */
 function weightSizes(logits: Float32Array): number[] {
   const largest = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
   const weights = Array.from(logits, (logit) => Math.exp(logit - largest));
   const sum = weights.reduce((a, b) => a + b, 0);
-  const unsure = weights.map((weight, i) => weight * (1 + Math.abs(logits[i] as number)));
-  const spread = unsure.reduce((a, b) => a + b, 0) / sum;
-  return weights.map((weight, i) => ((unsure[i] as number) + weight * spread) / sum);
+  const shares = weights.map((weight) => weight / sum);
+  const unsure = shares.map((p, i) => p * (1 + Math.abs(logits[i] as number)));
+  const spread = unsure.reduce((a, b) => a + b, 0);
+  return shares.map((p, i) => (unsure[i] as number) * (1 - p) + p * (spread - (unsure[i] as number)) + 2 * p);
 }
 
 /** `search/scan` over rows of one component with the query 1, or -1 for the smallest: a score is the value, or less it. */

@@ -43,7 +43,7 @@ export function wrongWith({ output, shape, values, within }: Produced, expected:
     const value = stored[i] as number;
     const wanted = expected.type === "float16" ? f16ToNumber(expected.data[i] as number) : Number(expected.data[i]);
     if (value === wanted || (Number.isNaN(value) && Number.isNaN(wanted))) continue;
-    const room = within ? (within[i] as number) + rounding * Math.abs(wanted) : 0;
+    const room = within ? (within[i] as number) + rounding * Math.abs(wanted) + (expected.slack ?? 0) : 0;
     // What is not finite lies within nothing.
     const excess = Number.isFinite(value) && Number.isFinite(wanted) ? Math.abs(value - wanted) / room : Number.POSITIVE_INFINITY;
     if (!(excess <= worst.excess)) worst = { at: i, excess, wanted, within: room };

@@ -39,6 +39,8 @@ export interface OnnxTensor {
   readonly data: Elements;
   /** Of numbers that a text gives with a few decimals: how far the number meant may lie from each. */
   readonly printed?: number;
+  /** Of expected values that were rounded by hand: how far results may lie from them besides. */
+  readonly slack?: number;
 }
 
 export const elementsOf = (shape: readonly number[]): number => shape.reduce((product, size) => product * size, 1);
