@@ -22,10 +22,12 @@ export async function attention(run: Runner, { inputs, attributes, expected }: O
   if (!q || !k || !v) throw shapeError("Attention", "Q, K and V", "fewer");
   if ((pastKey === undefined) !== (pastValue === undefined))
     throw shapeError("Attention", "past_key and past_value together", "one of them");
+  if (q.type !== "float32" && q.type !== "float16") throw notRun("Attention of float32 or float16", `Attention of ${q.type}`);
   const precision = option(attributes, "softmax_precision", 1);
-  const unit = Math.max(roundoff[q.type] ?? 0, roundoff[elementTypes[precision as 1]?.name ?? "int8"] ?? Number.NaN);
-  if (!(unit >= 2 ** -24))
-    throw notRun("Attention of float32, float16 or bfloat16", `Attention of ${q.type} and softmax_precision ${precision}`);
+  const softmaxUnit = roundoff[elementTypes[precision as 1]?.name];
+  if (softmaxUnit === undefined) throw notRun("softmax_precision of a float type", `softmax_precision ${precision}`);
+  // Softmax in float64 is more than f32 gives, and no more than the other steps let through.
+  const unit = Math.max(2 ** -24, roundoff[q.type] as number, softmaxUnit);
 
   const queries = headsOf(q, option(attributes, "q_num_heads", 0), "Q");
   const keys = headsOf(k, option(attributes, "kv_num_heads", 0), "K");

@@ -63,7 +63,7 @@ export function magnitudes(problem: Problem, origins?: Origins): Magnitudes {
         const weight = logit.map((one) => (one === Number.NEGATIVE_INFINITY ? 0 : Math.exp(one - largest)));
         const sum = weight.reduce((a, one) => a + one, 0);
         const share = weight.map((one) => one / sum);
-        const unsure = share.map((p, t) => p * (1 + (logits[at + t] as number)));
+        const unsure = share.map((p, t) => (p === 0 ? 0 : p * (1 + (logits[at + t] as number))));
         const spread = unsure.reduce((a, one) => a + one, 0);
         for (const [t, p] of share.entries())
           weights[at + t] = (unsure[t] as number) * (1 - p) + p * (spread - (unsure[t] as number)) + 2 * p;

@@ -129,7 +129,7 @@ export function readTensor(bytes: Uint8Array, where: string): OnnxTensor {
 
 function fromRaw(raw: Uint8Array, type: ElementType, where: string): Elements {
   if (raw.length % type.bytes !== 0) throw damaged(where, `whole elements of ${type.name}`, `${raw.length} bytes`);
-  return new type.array(raw.slice().buffer);
+  return new type.array(new Uint8Array(raw).buffer);
 }
 
 /** float_data, int32_data (of the small types too), int64_data, double_data and uint64_data. */

@@ -54,7 +54,7 @@ function weightSizes(logits: Float32Array): number[] {
   const weights = Array.from(logits, (logit) => Math.exp(logit - largest));
   const sum = weights.reduce((a, b) => a + b, 0);
   const shares = weights.map((weight) => weight / sum);
-  const unsure = shares.map((p, i) => p * (1 + Math.abs(logits[i] as number)));
+  const unsure = shares.map((p, i) => (p === 0 ? 0 : p * (1 + Math.abs(logits[i] as number))));
   const spread = unsure.reduce((a, b) => a + b, 0);
   return shares.map((p, i) => (unsure[i] as number) * (1 - p) + p * (spread - (unsure[i] as number)) + 2 * p);
 }

@@ -65,7 +65,7 @@ export function integer({ number, wire, value }: Field, where: string): number {
 export function floats({ number, value }: Field, where: string): Float32Array {
   if (typeof value === "bigint" || value.length % 4 !== 0)
     throw damaged(where, `numbers of four bytes in field ${number}`, typeof value === "bigint" ? "a varint" : `${value.length} bytes`);
-  return new Float32Array(value.slice().buffer);
+  return new Float32Array(new Uint8Array(value).buffer);
 }
 
 export const damaged = (where: string, expected: string, received: string): FormatError => new FormatError({ where, expected, received });
