@@ -3,11 +3,12 @@
  *
  * - `attention/decode`: each query is a sequence of its own, on its sequence's page, as long as what it sees.
  * - `attention/prefill`: causal, where each query sees one token more than the one before; otherwise as for decode.
+ *   Both with a mask where the op has a port for it and the backend a kernel.
  * - `attention/decode-sparse`: masks that only hide: the list of each query (and head) is what the mask leaves.
- * - `attention/decode` and `attention/merge`: masks that add: each key is a sequence of one token, whose lse is its logit;
- *   what the mask adds is added to that on the host, and merge is the softmax. Softcap and biases go together so.
+ * - `attention/decode` and `attention/merge`: any mask: each key is a sequence of one token, whose lse is its logit; what the
+ *   mask adds is added to that on the host, and merge is the softmax.
  */
-import { attention } from "@hotset/core";
+import { attention, HotsetError, type Op } from "@hotset/core";
 import { biasAt, onlyHides, type Problem, tensor, tokenPages } from "./problem.js";
 import type { Runner } from "./runner.js";
 
@@ -27,9 +28,22 @@ export async function attend(
   values = problem.cache.values,
 ): Promise<Attended[]> {
   const { bias } = problem;
-  if (bias && !onlyHides(bias)) return [await byMerge(run, problem, width, values)];
-  if (bias) return [await bySparse(run, problem, width, values), await byMerge(run, problem, width, values)];
-  return [await byDecode(run, problem, width, values), await byPrefill(run, problem, width, values)];
+  if (!bias) return [await byDecode(run, problem, width, values), await byPrefill(run, problem, width, values)];
+  const found = [await byMerge(run, problem, width, values)];
+  if (onlyHides(bias)) found.unshift(await bySparse(run, problem, width, values));
+  for (const [op, way] of [
+    [attention.decode, byDecode],
+    [attention.prefill, byPrefill],
+  ] as const) {
+    if (!("mask" in op.ports)) continue;
+    try {
+      found.push(await way(run, problem, width, values));
+    } catch (error) {
+      // No kernel for masks here: the other ways are judged all the same.
+      if (!(error instanceof HotsetError && error.code === "unsupported")) throw error;
+    }
+  }
+  return found;
 }
 
 type Pages = Float32Array | Uint16Array;
@@ -44,16 +58,43 @@ function shared({ sizes, queries, cache, scale, softCap }: Problem, width: numbe
   };
 }
 
+/** The bias as the port `mask` has it, [queries, maskHeads, capacity]: bits where it only hides. */
+function masked({ sizes, bias, cache, seen }: Problem): { maskHeads?: number; mask?: { data: Float32Array | Uint32Array; dtype: string } } {
+  if (!bias) return {};
+  const { rows, tokens } = sizes;
+  const { heads } = bias;
+  const bits = onlyHides(bias);
+  const pitch = bits ? Math.ceil(cache.capacity / 32) : cache.capacity;
+  const data = new (bits ? Uint32Array : Float32Array)(seen.length * heads * pitch);
+  for (let i = 0; i < seen.length * heads; i++) {
+    const [row, h] = [Math.floor(i / heads), i % heads];
+    for (let t = 0; t < tokens; t++) {
+      const added = bias.values[((Math.floor(row / rows) * heads + h) * rows + (row % rows)) * tokens + t] as number;
+      if (!bits) data[i * pitch + t] = added;
+      else if (added === 0) data[i * pitch + (t >> 5)] = (data[i * pitch + (t >> 5)] as number) | (1 << (t & 31));
+    }
+  }
+  return { maskHeads: heads, mask: { data, dtype: bits ? "bits" : "f32" } };
+}
+
 /** The page of each query's sequence. */
 const rowPages = ({ batch, rows }: Problem["sizes"]): Int32Array =>
   Int32Array.from({ length: batch * rows }, (_, i) => Math.floor(i / rows));
 
+/** The op's own count. */
+export const stepsOf = (op: Op, axes: Readonly<Record<string, number>>, output: "out" | "lse", dtype: "f32" | "f16" = "f32"): number =>
+  op.rounding(axes, { keyPages: dtype })[output] as number;
+
 async function byDecode(run: Runner, problem: Problem, width: number, values: Pages): Promise<Attended> {
   const { axes, tensors, scalars } = shared(problem, width, values);
   const all = { ...axes, batch: problem.seen.length };
-  const lengths = problem.seen;
-  const { out } = await run.call(attention.decode, { ...all, ...tensors, ...scalars, pageTable: rowPages(problem.sizes), lengths });
-  return { via: "attention/decode", out, steps: attention.decode.rounding(all, { keyPages: problem.cache.dtype }).out as number };
+  const args = { ...all, ...tensors, ...scalars, ...masked(problem), pageTable: rowPages(problem.sizes), lengths: problem.seen };
+  const { out } = await run.call(attention.decode, args);
+  return {
+    via: problem.bias ? "attention/decode with a mask" : "attention/decode",
+    out,
+    steps: stepsOf(attention.decode, all, "out", problem.cache.dtype),
+  };
 }
 
 async function byPrefill(run: Runner, problem: Problem, width: number, values: Pages): Promise<Attended> {
@@ -63,15 +104,21 @@ async function byPrefill(run: Runner, problem: Problem, width: number, values: P
   const causal = problem.seen.every((seen, i) => seen === Math.max(0, (lengths[Math.floor(i / rows)] as number) - (rows - 1 - (i % rows))));
   const sequences = causal ? batch : batch * rows;
   const all = { ...axes, tokens: batch * rows, batch: sequences };
-  const { out } = await run.call(attention.prefill, {
+  const args = {
     ...all,
     ...tensors,
     ...scalars,
+    ...masked(problem),
     pageTable: causal ? Int32Array.from({ length: batch }, (_, b) => b) : rowPages(problem.sizes),
     queryOffsets: Int32Array.from({ length: sequences + 1 }, (_, i) => (causal ? i * rows : i)),
     lengths: causal ? lengths : problem.seen,
-  });
-  return { via: "attention/prefill", out, steps: attention.prefill.rounding(all, { keyPages: problem.cache.dtype }).out as number };
+  };
+  const { out } = await run.call(attention.prefill, args);
+  return {
+    via: problem.bias ? "attention/prefill with a mask" : "attention/prefill",
+    out,
+    steps: stepsOf(attention.prefill, all, "out", problem.cache.dtype),
+  };
 }
 
 async function bySparse(run: Runner, problem: Problem, width: number, values: Pages): Promise<Attended> {
@@ -95,7 +142,7 @@ async function bySparse(run: Runner, problem: Problem, width: number, values: Pa
   return {
     via: "attention/decode-sparse",
     out,
-    steps: attention.decodeSparse.rounding(all, { keyPages: problem.cache.dtype }).out as number,
+    steps: stepsOf(attention.decodeSparse, all, "out", problem.cache.dtype),
   };
 }
 
@@ -150,5 +197,5 @@ async function singleTokens(
     scale,
     softCap,
   });
-  return { out, lse, steps: attention.decode.rounding(axes, { keyPages: cache.dtype }).lse as number };
+  return { out, lse, steps: stepsOf(attention.decode, axes, "lse", cache.dtype) };
 }

@@ -2,6 +2,7 @@
 import { attention, search } from "@hotset/core";
 import { toleranceOf } from "@hotset/core/testing/cases";
 import type { OnnxCase } from "./cases.js";
+import { stepsOf } from "./routes.js";
 import type { Produced, Runner } from "./runner.js";
 import { elementsOf, notRun, numbers, type OnnxTensor, roundoff, transposed, wholes } from "./tensor.js";
 import { option, shapeError } from "./values.js";
@@ -36,7 +37,7 @@ export async function softmax(run: Runner, { inputs, attributes }: OnnxCase): Pr
       scale: 1,
     });
     values.set(out, first * length);
-    const steps = attention.decode.rounding(axes, { keyPages: "f32" }).out as number;
+    const steps = stepsOf(attention.decode, axes, "out");
     for (let row = 0; row < batch; row++) {
       const logits = keys.subarray(row * length, (row + 1) * length);
       const size = weightSizes(logits);
