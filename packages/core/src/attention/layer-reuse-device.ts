@@ -3,7 +3,7 @@ import type { embedding } from "../model/embedding/spec.js";
 import type { Plan } from "../plan.js";
 import type { Step } from "../step.js";
 import type { Tensor } from "../tensor.js";
-import type { ListSizes, Lists } from "./layer-reuse-lists.js";
+import { type ListSizes, type Lists, unknown } from "./layer-reuse-lists.js";
 import { forced, type SelectAxes } from "./select/reference.js";
 import type { select } from "./select/spec.js";
 
@@ -55,6 +55,10 @@ export class DeviceLists implements Lists {
 
   drop(): void {
     this.#age = Number.POSITIVE_INFINITY;
+  }
+
+  forget(sequence: number): void {
+    this.#now[sequence] = unknown;
   }
 
   /** As AnchorLists; also false where sequences have grown by different numbers of tokens or granules. */

@@ -1,20 +1,20 @@
 /** Decoding with attention that looks at everything in some layers and at what these found in the others. */
 import type { DType } from "../dtype.js";
-import { describe, HotsetError, ShapeError } from "../errors.js";
+import { describe, HotsetError } from "../errors.js";
 import type { Hotset } from "../hotset.js";
-import type { embedding } from "../model/embedding/spec.js";
 import type { AxesOf, InputsOf, OutputsOf, VariantOf } from "../op/types.js";
 import type { Plan } from "../plan.js";
-import { arrayOf, type Tensor } from "../tensor.js";
+import { arrayOf } from "../tensor.js";
 import { decode } from "./decode/spec.js";
 import { decodeAnchor } from "./decode-anchor/spec.js";
-import type { decodeSparse } from "./decode-sparse/spec.js";
-import { type Anchor, planAnchors } from "./layer-reuse-anchors.js";
-import type { DeviceAnchor } from "./layer-reuse-device.js";
-import type { AnchorLists, Lists } from "./layer-reuse-lists.js";
-import type { AnchorRule, LayerPolicy, LayerRule, ReuseRule } from "./layer-reuse-policy.js";
-import { entriesOf, granulesOf, hostArray, longest } from "./layer-reuse-sizes.js";
-import { BoundLayer, type LayerStep, type ReuseCounters, type Runnable, type Work } from "./layer-reuse-step.js";
+import { planAnchors } from "./layer-reuse-anchors.js";
+import { checkPolicy } from "./layer-reuse-check.js";
+import { ReuseCounts } from "./layer-reuse-counts.js";
+import { AnchorLists } from "./layer-reuse-lists.js";
+import type { LayerPolicy, LayerRule } from "./layer-reuse-policy.js";
+import { granulesOf, hostArray } from "./layer-reuse-sizes.js";
+import { BoundLayer, type LayerStep, type ReuseCounters } from "./layer-reuse-step.js";
+import { type LayerParts, type Shared, workOf } from "./layer-reuse-work.js";
 
 export type CacheAxes = AxesOf<typeof decode>;
 export type LayerInputs = InputsOf<typeof decode>;
@@ -31,16 +31,18 @@ export interface LayerReuseSettings {
   readonly backend?: string | undefined;
   /**
    * Whether a layer's tensors will all lie in a device's memory: then `run` queues it, and nothing comes back. Lists stay
-   * there too, so that `massKept` is not known. Default false.
+   * there too, so that `massKept` is not known, and the batch shares what a sequence has to itself on the host: all are
+   * dense while one is shorter than `minContext`, and a `ratio` is of the longest. Default false.
    */
   readonly resident?: boolean;
+  /** Tokens that a sequence grows by in a step, at most: lists that serve several steps have room for them. Default 1. */
+  readonly tokensPerStep?: number;
 }
 
 /**
  * Runs the attention of a model's layers by a policy: `full` layers see everything; an `anchor` sees everything and lists
  * the granules that weighed most (attention/decode-anchor, attention/select), and with `attends: "list"` its output is that
- * over its list; a `reuse` layer attends to the list of its
- * anchor (attention/decode-sparse). While the longest context is shorter than the policy's `minContext`, all are dense.
+ * over its list; a `reuse` layer attends to the list of its anchor (attention/decode-sparse).
  *
  *   const reuse = await LayerReuse.create(hotset, { policy: parsePolicy(text), axes, keyPages: "f32" });
  *   const steps = caches.map((cache, layer) => reuse.bind(layer, { queries, ...cache, pageTable, lengths }, { out, lse }));
@@ -50,6 +52,11 @@ export interface LayerReuseSettings {
  * on the host (of resident layers, there too), and hold the lengths of the step, the newest token included, whenever a
  * layer runs.
  *
+ * Each sequence of a batch has lists of its own, by its own length: one that is shorter than the policy's `minContext` sees
+ * everything, while the others attend to lists. Only the steps in which lists are made are the same for all: lists of all
+ * are made when one sequence needs one. An empty place has length 0; when another sequence takes a place, `reset(place)`.
+ * Tokens that are decoded together (speculative decoding) are rows of the batch: `speculativeRows`.
+ *
  * Invariant: a reuse layer attends to a list that its anchor made, or brought up to date, in the same step.
  * Source: HyLRA (arXiv 2602.00777), Kascade (MIT), UCM (MIT); their policies in one file.
  */
@@ -57,48 +64,24 @@ export class LayerReuse {
   readonly policy: LayerPolicy;
   readonly axes: CacheAxes;
   readonly #dense: Plan<typeof decode>;
-  readonly #weighed: Plan<typeof decodeAnchor> | undefined;
-  readonly #anchors: readonly (Anchor | undefined)[];
-  /** Of resident layers: reorders masses for a head map. */
-  readonly #reorder: Plan<typeof embedding> | undefined;
-  readonly #masses: Float32Array | undefined;
-  readonly #counts = { steps: 0, denseRuns: 0, anchorRuns: 0, sparseRuns: 0, tokensAttended: 0, tokensVisible: 0, mass: 0, active: false };
+  readonly #shared: Shared;
   #last = Number.POSITIVE_INFINITY;
 
-  private constructor(
-    { policy, axes, resident = false }: LayerReuseSettings,
-    dense: Plan<typeof decode>,
-    weighed: Plan<typeof decodeAnchor> | undefined,
-    anchors: readonly (Anchor | undefined)[],
-    reorder: Plan<typeof embedding> | undefined,
-  ) {
-    this.policy = policy;
+  private constructor(axes: CacheAxes, dense: Plan<typeof decode>, shared: Shared) {
+    this.policy = shared.policy;
     this.axes = axes;
     this.#dense = dense;
-    this.#weighed = weighed;
-    this.#anchors = anchors;
-    this.#reorder = reorder;
-    this.#masses =
-      resident || !weighed
-        ? undefined
-        : hostArray(weighed, "masses", axes.batch * axes.kvHeads * granulesOf(axes, policy.granularity), Float32Array);
+    this.#shared = shared;
   }
 
-  /** Plans what the policy needs. Throws ShapeError where its head maps do not fit the heads, and what `plan` throws. */
-  static async create(hotset: Pick<Hotset, "plan">, settings: LayerReuseSettings): Promise<LayerReuse> {
-    const { policy, axes, keyPages, sinks = false, resident = false } = settings;
-    const { granularity } = policy;
-    for (const [layer, rule] of policy.layers.entries())
-      if (
-        rule.kind === "reuse" &&
-        rule.headMap &&
-        (rule.headMap.length !== axes.kvHeads || rule.headMap.some((head) => head >= axes.kvHeads))
-      )
-        throw new ShapeError({
-          where: `LayerReuse: headMap of layer ${layer}`,
-          expected: `${axes.kvHeads} KV heads below ${axes.kvHeads}`,
-          received: `[${rule.headMap.join(", ")}]`,
-        });
+  /**
+   * Plans what the policy needs. Throws FormatError where the policy contradicts itself, ShapeError where it is for other
+   * heads or a larger cache, and what `plan` throws.
+   */
+  static async create(hotset: Pick<Hotset, "plan">, given: LayerReuseSettings): Promise<LayerReuse> {
+    const { axes, keyPages, sinks = false, resident = false } = given;
+    const policy = checkPolicy(given.policy, axes);
+    const settings = { ...given, policy };
     const variant = { keyPages: keyPages as DType, sinks } as VariantOf<typeof decode>;
     const dense = await hotset.plan(decode, axes, variant, { backend: settings.backend });
     const { backend } = dense;
@@ -110,9 +93,14 @@ export class LayerReuse {
         hint: "Layers on the CPU have their lists where they run.",
       });
     const any = policy.layers.some(({ kind }) => kind === "anchor");
+    const { granularity } = policy;
     const weighed = any ? await hotset.plan(decodeAnchor, { ...axes, granularity }, variant, { backend }) : undefined;
     const { anchors, reorder } = await planAnchors(hotset, settings, variant, backend);
-    return new LayerReuse(settings, dense, weighed, anchors, reorder);
+    const { batch, kvHeads } = axes;
+    const masses =
+      weighed && !resident ? hostArray(weighed, "masses", batch * kvHeads * granulesOf(axes, granularity), Float32Array) : undefined;
+    const counts = new ReuseCounts(kvHeads);
+    return new LayerReuse(axes, dense, { policy, resident, anchors, counts, weighed, masses, reorder });
   }
 
   /** The backend that all layers run on. */
@@ -121,14 +109,36 @@ export class LayerReuse {
   }
 
   get counters(): ReuseCounters {
-    const { mass, active, ...counts } = this.#counts;
-    return { ...counts, massKept: counts.anchorRuns ? mass / counts.anchorRuns : Number.NaN, sparseActive: active };
+    return this.#shared.counts.counters;
   }
 
-  /** Forgets all lists: the sequences are others now. Counters go on. */
-  reset(): void {
-    for (const anchor of this.#anchors) anchor?.lists.drop();
+  /** Forgets all lists, or those of one place in the batch: the sequences are others now. Counters go on. */
+  reset(place?: number): void {
+    if (place !== undefined) this.#within("place", place, this.axes.batch);
+    for (const anchor of this.#shared.anchors)
+      if (place === undefined) anchor?.lists.drop();
+      else anchor?.lists.forget(place);
     this.#last = Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * The granules that a layer's KV head attends to of the sequence at a place of the batch (an anchor: that it has listed),
+   * ascending, as of the last step: what to fetch for the next one, say. Undefined where it attends to everything. Throws
+   * HotsetError for resident layers, whose lists the host does not see.
+   */
+  listed(layer: number, place: number, kvHead = 0): Int32Array | undefined {
+    const rule = this.policy.layers[this.#within("layer", layer, this.policy.layers.length)] as LayerRule;
+    const { batch, kvHeads } = this.axes;
+    this.#within("place", place, batch);
+    this.#within("kvHead", kvHead, kvHeads);
+    const anchor = this.#shared.anchors[rule.kind === "reuse" ? rule.source : layer];
+    if (!anchor) return undefined;
+    const { lists } = anchor;
+    if (!(lists instanceof AnchorLists))
+      throw new HotsetError("argument", { where: "LayerReuse.listed", expected: "lists on the host", received: "resident layers" });
+    if (lists.age === Number.POSITIVE_INFINITY) return undefined;
+    const head = rule.kind === "reuse" ? (rule.headMap?.[kvHead] ?? kvHead) : kvHead;
+    return lists.listed(place, this.policy.perHead ? head : 0);
   }
 
   /**
@@ -142,13 +152,7 @@ export class LayerReuse {
     scalars: Readonly<Record<string, number>> = {},
     hostLengths?: Int32Array,
   ): LayerStep {
-    const rule = this.policy.layers[layer];
-    if (!rule)
-      throw new HotsetError("argument", {
-        where: "LayerReuse.bind",
-        expected: `a layer from 0 to ${this.policy.layers.length - 1}`,
-        received: describe(layer),
-      });
+    const rule = this.policy.layers[this.#within("layer", layer, this.policy.layers.length)] as LayerRule;
     const lengths = hostLengths ?? (arrayOf(inputs.lengths) as Int32Array);
     if (!ArrayBuffer.isView(lengths))
       throw new HotsetError("argument", {
@@ -164,14 +168,16 @@ export class LayerReuse {
       made.push(step);
       return step;
     };
-    const layerOf: LayerParts = { inputs, outputs: { out, lse }, scalars, lengths, window: scalars.window ?? 0, keep, made };
+    const parts: LayerParts = { inputs, outputs: { out, lse }, scalars, lengths, window: scalars.window ?? 0, keep, made };
     try {
       const dense = keep(this.#dense.bind(inputs, { out, lse }, scalars));
-      const begin = this.#begin(layer, rule, dense, layerOf);
+      const work = workOf(this.#shared, layer, rule, dense, parts);
       return new BoundLayer(
         () => {
-          this.#enter(layer);
-          return begin();
+          // A layer that is not behind the last one begins a step.
+          if (layer <= this.#last) this.#shared.counts.step();
+          this.#last = layer;
+          return work();
         },
         dense.outputs,
         made,
@@ -184,142 +190,15 @@ export class LayerReuse {
 
   /** Gives back what lies on a device. Layers that were bound are disposed of by themselves. */
   dispose(): void {
-    for (const anchor of this.#anchors) anchor?.device?.dispose();
+    for (const anchor of this.#shared.anchors) anchor?.device?.dispose();
   }
 
-  #begin(layer: number, rule: LayerRule, dense: Runnable, parts: LayerParts): () => Work {
-    const { lengths, window } = parts;
-    if (rule.kind === "full") return () => this.#denseWork(dense, lengths, window);
-    const sparse = rule.kind === "anchor" ? this.#anchorWork(layer, rule, parts) : this.#reuseWork(layer, rule, parts);
-    return () => {
-      if (!this.#isShort(lengths)) return sparse();
-      if (rule.kind === "anchor") this.#anchors[layer]?.lists.drop();
-      return this.#denseWork(dense, lengths, window);
-    };
-  }
-
-  #anchorWork(layer: number, rule: AnchorRule, { inputs, outputs, scalars, lengths, window, keep }: LayerParts): () => Work {
-    const { lists, device, plan, select: selectPlan } = this.#anchors[layer] as Anchor;
-    const { sink, recent: given } = this.policy;
-    const recent = Math.max(1, given);
-    const masses = device?.masses ?? (this.#masses as Float32Array);
-    const weighed = keep((this.#weighed as Plan<typeof decodeAnchor>).bind(inputs, { ...outputs, masses }, scalars));
-    const again =
-      rule.refreshEvery > 1 || rule.attends
-        ? keep(plan.bind({ ...inputs, selected: listsOf(lists, device) } as SparseInputs, outputs, scalars))
-        : undefined;
-    // Its own output, over what it has just listed, takes the place of that over everything.
-    const listing = (selecting: Runnable): readonly Runnable[] =>
-      rule.attends && again ? [weighed, selecting, again] : [weighed, selecting];
-    const grows = (): boolean => lists.age + 1 < rule.refreshEvery && lists.grow(lengths, this.#counts.steps);
-    const budgetNow = (): number => entriesOf(rule, this.policy.granularity, longest(lengths));
-    if (device) {
-      const selecting = keep(device.selecting(inputs.lengths as Tensor<"i32">));
-      return () => {
-        if (again && grows()) return this.#sparseWork([selecting, again], lists, lengths, window);
-        // Taken before it runs: what selects the lists asks them how.
-        device.lists.take(lengths, this.#counts.steps, { budget: budgetNow(), sink, recent });
-        return { runs: listing(selecting), done: () => this.#listed(rule, Number.NaN, lengths, window) };
-      };
-    }
-    const host = lists as AnchorLists;
-    const target = { selected: host.selected, counts: host.counts };
-    const selecting = keep(selectPlan.bind({ scores: masses, lengths }, target, { sink, recent }));
-    return () => {
-      if (again && grows()) return this.#sparseWork([again], lists, lengths, window);
-      host.drop();
-      selecting.set("budget", budgetNow());
-      const done = () => {
-        host.take(lengths, this.#counts.steps);
-        this.#listed(rule, host.massKept(masses as Float32Array), lengths, window);
-      };
-      return { runs: listing(selecting), done };
-    };
-  }
-
-  #reuseWork(
-    layer: number,
-    { source, headMap }: ReuseRule,
-    { inputs, outputs, scalars, lengths, window, keep, made }: LayerParts,
-  ): () => Work {
-    const { lists, device, plan, select: selectPlan } = this.#anchors[source] as Anchor;
-    const mapped = headMap && device?.mapped(this.#reorder as Plan<typeof embedding>, inputs.lengths as Tensor<"i32">, headMap, made);
-    const own = headMap && !device ? hostArray(selectPlan, "selected", (lists as AnchorLists).selected.length, Int32Array) : undefined;
-    const selected = mapped?.selected ?? own ?? listsOf(lists, device);
-    const sparse = keep(plan.bind({ ...inputs, selected } as SparseInputs, outputs, scalars));
-    return () => {
-      if (!lists.isFor(this.#counts.steps))
-        throw new HotsetError("argument", {
-          where: `LayerReuse: layer ${layer}`,
-          expected: `layer ${source}, its anchor, to have run before it in this step`,
-          received: "layers in another order",
-        });
-      if (headMap && own) (lists as AnchorLists).mapped(headMap, own);
-      return this.#sparseWork(mapped ? [mapped, sparse] : [sparse], lists, lengths, window, headMap);
-    };
-  }
-
-  /** A layer that is not behind the last one begins a step. */
-  #enter(layer: number): void {
-    if (layer <= this.#last) {
-      this.#counts.steps++;
-      this.#counts.active = false;
-    }
-    this.#last = layer;
-  }
-
-  #isShort = (lengths: Int32Array): boolean => longest(lengths) < this.policy.minContext;
-
-  #denseWork(step: Runnable, lengths: Int32Array, window: number): Work {
-    return {
-      runs: [step],
-      done: () => {
-        this.#counts.denseRuns++;
-        this.#counts.tokensAttended += this.#see(lengths, window);
-      },
-    };
-  }
-
-  #sparseWork(runs: readonly Runnable[], lists: Lists, lengths: Int32Array, window: number, headMap?: readonly number[]): Work {
-    return {
-      runs,
-      done: () => {
-        this.#counts.sparseRuns++;
-        this.#counts.active = true;
-        this.#counts.tokensAttended += lists.tokens(window, headMap);
-        this.#see(lengths, window);
-      },
-    };
-  }
-
-  #listed({ attends }: AnchorRule, massKept: number, lengths: Int32Array, window: number): void {
-    this.#counts.anchorRuns++;
-    if (attends) this.#counts.active = true;
-    this.#counts.mass += massKept;
-    this.#counts.tokensAttended += this.#see(lengths, window);
-  }
-
-  /** Counts what dense attention meets in one layer, and returns it. */
-  #see(lengths: Int32Array, window: number): number {
-    let tokens = 0;
-    for (const length of lengths) tokens += this.axes.kvHeads * (window ? Math.min(window, length) : length);
-    this.#counts.tokensVisible += tokens;
-    return tokens;
+  #within(what: string, value: number, count: number): number {
+    if (Number.isInteger(value) && value >= 0 && value < count) return value;
+    throw new HotsetError("argument", {
+      where: "LayerReuse",
+      expected: `a ${what} from 0 to ${count - 1}`,
+      received: describe(value),
+    });
   }
 }
-
-type SparseInputs = InputsOf<typeof decodeSparse>;
-
-/** What a layer was given, and what is disposed of with it. */
-interface LayerParts {
-  readonly inputs: LayerInputs;
-  readonly outputs: Required<LayerOutputs>;
-  readonly scalars: Readonly<Record<string, number>>;
-  readonly lengths: Int32Array;
-  readonly window: number;
-  readonly keep: <T extends { dispose(): void }>(step: T) => T;
-  readonly made: { dispose(): void }[];
-}
-
-const listsOf = (lists: Lists, device: DeviceAnchor | undefined): Int32Array | Tensor<"i32"> =>
-  device?.selected ?? (lists as AnchorLists).selected;
