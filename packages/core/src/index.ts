@@ -21,8 +21,9 @@ export type { EvictionCounters, EvictionSettings, SnapKvEviction, StreamingLlmEv
 export * as model from "./model/index.js";
 export type { AttentionContext, LayerAttention } from "./model/layer-attention.js";
 export { denseAttention } from "./model/layer-attention.js";
-export { type GeneratedToken, type GenerateSettings, type Model, type OpenModelSettings, openModel, readModel } from "./model/open.js";
-export { type LossSettings, PolicyLoss, type TextLoss } from "./model/policy-loss.js";
+export { type GeneratedToken, type GenerateSettings, type Model, type OpenModelSettings, openModel } from "./model/open.js";
+export { type LossSettings, PolicyLoss, type TextDivergence, type TextLoss } from "./model/policy-loss.js";
+export { readModel } from "./model/read.js";
 export { type RecordedAttention, recordAttention } from "./model/record-attention.js";
 export { type ReuseAttention, reuseAttention } from "./model/reuse-attention.js";
 export * as moe from "./moe/index.js";

@@ -195,7 +195,7 @@ describe("profile.json", () => {
   });
 
   it.each([
-    [{ version: 2 }, "version: expected 1 but received 2. Read it with the version of Hotset that wrote it"],
+    [{ version: 3 }, "version: expected 1 to 2 but received 3. Read it with the version of Hotset that wrote it"],
     [{ format: "policy" }, "a layer profile"],
     [{ pairs: [] }, "pairs: expected all 6 pairs of layers"],
     [{ layers: measured.layers.slice(1) }, "layers: expected 4 layers, as the model has"],

@@ -9,12 +9,10 @@ import type { Tensor } from "../tensor.js";
 import { namedBackend, opsOf, suitedBackends } from "./choose.js";
 import { contextError, type LoadedModel, type ModelConfig, type Tokenizer } from "./config.js";
 import { checkEviction, type EvictionSettings } from "./eviction.js";
-import { readGguf } from "./formats/gguf.js";
-import { isGguf } from "./formats/gguf-file.js";
-import { looksLikeLlama2c, readLlama2c, readLlama2cTokenizer } from "./formats/llama2c.js";
-import { looksLikeSafetensors, readSafetensors } from "./formats/safetensors.js";
+import { readLlama2cTokenizer } from "./formats/llama2c.js";
 import { type Forward, type ForwardSettings, makeForward } from "./forward.js";
 import type { AttentionContext, LayerAttention } from "./layer-attention.js";
+import { readModel } from "./read.js";
 
 export interface OpenModelSettings {
   /**
@@ -128,29 +126,6 @@ async function load(source: Uint8Array | Blob | LoadedModel): Promise<LoadedMode
   if ("config" in source) return source;
   const bytes = source instanceof Uint8Array ? source : new Uint8Array(await source.arrayBuffer());
   return readModel(bytes);
-}
-
-/**
- * Reads a model: a llama2.c .bin, a GGUF file, or safetensors files (all shards, in any order) with the text of their
- * config.json. Throws FormatError.
- */
-export function readModel(source: Uint8Array | readonly Uint8Array[], config?: string): LoadedModel {
-  const files = source instanceof Uint8Array ? [source] : source;
-  const [bytes = new Uint8Array()] = files;
-  if (isGguf(bytes)) return readGguf(bytes);
-  if (looksLikeSafetensors(bytes) || config !== undefined) {
-    if (config === undefined) throw new FormatError({ where: "safetensors model", expected: "the text of config.json", received: "none" });
-    return readSafetensors(files, config);
-  }
-  if (looksLikeLlama2c(bytes)) return readLlama2c(bytes);
-  throw new FormatError({
-    where: "openModel",
-    expected: "a llama2.c, GGUF or safetensors model",
-    received:
-      bytes.length === 0
-        ? "an empty file"
-        : `a file of ${bytes.length} bytes that begins with ${[...bytes.subarray(0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join(" ")}`,
-  });
 }
 
 function tokenizerOf({ config, tokenizer: own }: LoadedModel, given: Uint8Array | Tokenizer | undefined): Tokenizer {

@@ -119,27 +119,33 @@ export function strip({ layers }: attention.LayerPolicy, kept: readonly number[]
   return svg(Math.max(left * 2 + layers.length * size, at), bottom + 20, "What each layer does", parts.join("") + legend.join(""));
 }
 
-/** For each layer, the share of the context that holds 90 % of its weight. */
-export function bars({ layers }: attention.LayerProfile): string {
-  const values = layers.map(({ spread }) => spread.reduce((sum, value) => sum + value, 0) / spread.length);
-  const size = Math.max(10, Math.min(56, 780 / layers.length));
-  const most = Math.max(0.1, Math.ceil(Math.max(...values) * 10) / 10);
-  const [left, top, height] = [44, 18, 130];
+/** A bar for each layer, from 0 up to the next round number; `format` for its value. */
+export function bars(values: readonly number[], label: string, format: (value: number) => string): string {
+  const size = Math.max(10, Math.min(56, 780 / values.length));
+  const most = roundUp(Math.max(...values));
+  const [left, top, height] = [56, 18, 130];
   const parts = [0, most / 2, most].map((value) => {
     const y = top + height * (1 - value / most);
-    return `<path class="rule" d="M${left} ${round(y)}H${round(left + layers.length * size)}"/>${text(left - 6, y + 4, `${(100 * value).toFixed(0)} %`, 'text-anchor="end" class="soft"')}`;
+    return `<path class="rule" d="M${left} ${round(y)}H${round(left + values.length * size)}"/>${text(left - 6, y + 4, format(value), 'text-anchor="end" class="soft"')}`;
   });
   for (const [layer, value] of values.entries()) {
     const x = left + layer * size;
     const tall = (height * value) / most;
     parts.push(
-      `<rect x="${round(x + size * 0.15)}" y="${round(top + height - tall)}" width="${round(size * 0.7)}" height="${round(tall)}" class="cell"><title>layer ${layer}: ${(100 * value).toFixed(1)} %</title></rect>`,
+      `<rect x="${round(x + size * 0.15)}" y="${round(top + height - tall)}" width="${round(size * 0.7)}" height="${round(tall)}" class="cell"><title>layer ${layer}: ${format(value)}</title></rect>`,
     );
-    if (size >= 36) parts.push(text(x + size / 2, top + height - tall - 4, (100 * value).toFixed(1), 'text-anchor="middle"'));
+    if (size >= 44) parts.push(text(x + size / 2, top + height - tall - 4, format(value), 'text-anchor="middle"'));
     if (size >= 18 || layer % 4 === 0) parts.push(text(x + size / 2, top + height + 16, layer, 'text-anchor="middle" class="soft"'));
   }
-  parts.push(text(left + (layers.length * size) / 2, top + height + 32, "layer", 'text-anchor="middle" class="soft"'));
-  return svg(left + layers.length * size + 8, top + height + 38, "How wide each layer looks", parts.join(""));
+  parts.push(text(left + (values.length * size) / 2, top + height + 32, "layer", 'text-anchor="middle" class="soft"'));
+  return svg(left + values.length * size + 8, top + height + 38, label, parts.join(""));
+}
+
+/** The next of 1, 2, 5, 10, ... times a power of ten. */
+function roundUp(value: number): number {
+  if (value <= 0) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return (([1, 2, 5, 10].find((step) => step * power >= value) ?? 10) as number) * power;
 }
 
 /** What is read against what is kept. */

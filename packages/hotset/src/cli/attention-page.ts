@@ -67,14 +67,19 @@ those that the policy uses.</p>
 <h2>How wide each layer looks</h2>
 <p>The least share of the context that holds 90&#8239;% of a layer's weight, mean over its heads. A layer that looks everywhere loses most
 with any list, and is best left alone.</p>
-<figure>${bars(profile)}</figure>
+<figure>${bars(
+    profile.layers.map(({ spread }) => spread.reduce((sum, value) => sum + value, 0) / spread.length),
+    "How wide each layer looks",
+    (value) => `${(100 * value).toFixed(1)} %`,
+  )}</figure>
+${sensitivity(profile)}
 
 <h2>Fewer lists, less read, less kept</h2>
 <p>The best policy with each number of lists (Kascade's search): what it reads and what it keeps. The ring is the policy above.</p>
 <figure>${frontier(points(profile), { cost: cost.share, kept: kept.mean })}</figure>
 
 <h2>How it was measured</h2>
-<p>${settings.queries} positions of a text of ${settings.tokens} tokens, from token ${settings.firstQuery} on; ${model.layers} layers, ${model.queryHeads} query and
+<p>${settings.queries} positions of ${settings.texts ? `${settings.texts} texts of at most ${settings.tokens} tokens (numbers are ${settings.over === "worst" ? "those of the worst text" : "means"})` : `a text of ${settings.tokens} tokens`}, from token ${settings.firstQuery} on; ${model.layers} layers, ${model.queryHeads} query and
 ${model.kvHeads} KV heads of ${model.headDim}. A list holds ${settings.k} tokens${settings.ratio > 0 ? `, or ${percent(settings.ratio)} of the context where that is more` : ""}, ${settings.granularity === 1 ? "each by itself" : `${settings.granularity} at a time`},
 ${settings.perHead ? "one list for each KV head" : "one list for all heads"}, with the first ${settings.sink} and the last ${settings.recent} always among them. Every layer was given what it
 gets in dense attention, so errors that add up from layer to layer are not in these numbers${loss ? "; they are in the loss" : ""}.</p>
@@ -84,6 +89,22 @@ ${table(profile, policy, kept, cost)}
 </html>
 `;
 }
+
+/** What each layer does to the next token by itself, where that was measured. */
+function sensitivity({ tokenKl }: attention.LayerProfile): string {
+  if (!tokenKl) return "";
+  const means = tokenKl.layers.map(({ mean }) => mean);
+  const most = means.indexOf(Math.max(...means));
+  return `
+<h2>What each layer does to the next token</h2>
+<p>With one layer over its own lists and all others dense: how far the distribution of the next token moves, as KL divergence in
+nats, mean over ${tokenKl.tokens} tokens. The worst of them moved by ${number(Math.max(...tokenKl.layers.map(({ worst }) => worst)))}. The most sensitive
+layer is ${most}; what costs much here is better left dense.</p>
+<figure>${bars(means, "What each layer does to the next token", number)}</figure>`;
+}
+
+/** Small numbers, of any size. */
+const number = (value: number): string => (value === 0 ? "0" : value < 0.001 ? value.toExponential(1) : value.toPrecision(2));
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)}&#8239;%`;
 const signed = (value: number): string => `${value < 0 ? "&minus;" : "+"}${Math.abs(value).toFixed(4)}`;
@@ -139,11 +160,12 @@ function table(
       percent(mean(own.spread)),
       own.kl.toFixed(3),
       own.rnmse?.toFixed(3) ?? "&ndash;",
+      ...(profile.tokenKl ? [number(profile.tokenKl.layers[layer]?.mean as number)] : []),
     ];
     return `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
   });
   return `<div class="wide"><table>
-<thead><tr><th>Layer</th><th>Attends to</th><th>Reads</th><th>Keeps</th><th>Own list would keep</th><th>90&#8239;% lies in</th><th>KL, own list</th><th>Output error, own list</th></tr></thead>
+<thead><tr><th>Layer</th><th>Attends to</th><th>Reads</th><th>Keeps</th><th>Own list would keep</th><th>90&#8239;% lies in</th><th>KL, own list</th><th>Output error, own list</th>${profile.tokenKl ? "<th>KL of the next token, alone</th>" : ""}</tr></thead>
 <tbody>${rows.join("\n")}</tbody>
 </table></div>`;
 }

@@ -10,7 +10,7 @@ import { findModel, text as readText } from "./model-files.js";
 import { print } from "./output.js";
 
 export const searches = ["hylra", "ucm", "kascade", "pairs", "greedy"] as const;
-export const importFormats = ["ucm", "kascade", "indexer", "minference", "duo"] as const;
+export const importFormats = ["ucm", "kascade", "indexer", "hshare", "minference", "duo"] as const;
 
 export interface PolicyOptions extends CommonOptions {
   readonly search?: (typeof searches)[number];
@@ -24,6 +24,8 @@ export interface PolicyOptions extends CommonOptions {
   readonly headMaps: boolean;
   readonly own?: string;
   readonly sensitive?: string;
+  readonly sensitiveBy: attention.Sensitivity;
+  readonly texts: "mean" | "worst";
   readonly full?: string;
   readonly attends: "all" | "list";
   readonly minContext: string;
@@ -40,11 +42,12 @@ export interface PolicyOptions extends CommonOptions {
   readonly html?: string;
 }
 
-export async function policyCommand(path: string, options: PolicyOptions): Promise<void> {
+export async function policyCommand(paths: readonly string[], options: PolicyOptions): Promise<void> {
   if ((options.search === undefined) === (options.import === undefined))
     throw new Error("attention policy: expected --search or --import, one of them");
-  if (options.import !== undefined) importFile(path, options.import, options);
-  else await searchProfile(path, options);
+  if (options.import === undefined) return searchProfile(paths, options);
+  if (paths.length > 1) throw new Error(`--import: expected one file but received ${paths.length}`);
+  importFile(paths[0] as string, options.import, options);
 }
 
 function importFile(path: string, format: (typeof importFormats)[number], options: PolicyOptions): void {
@@ -69,13 +72,21 @@ function imported(path: string, format: (typeof importFormats)[number]): attenti
   }
   const text = new TextDecoder().decode(read(path));
   if (format === "duo") return attention.importDuo(text, { where });
-  const importers = { ucm: attention.importUcm, indexer: attention.importIndexer, minference: attention.importMInference };
+  const importers = {
+    ucm: attention.importUcm,
+    indexer: attention.importIndexer,
+    hshare: attention.importHshare,
+    minference: attention.importMInference,
+  };
   return importers[format](text, where);
 }
 
-async function searchProfile(path: string, options: PolicyOptions): Promise<void> {
+async function searchProfile(paths: readonly string[], options: PolicyOptions): Promise<void> {
   const { json, out, html, search = "hylra" } = options;
-  const profile = attention.parseProfile(readText(path), path);
+  const profile = attention.mergeProfiles(
+    paths.map((path) => attention.parseProfile(readText(path), path)),
+    options.texts,
+  );
   const compile = (sources: readonly number[]) =>
     attention.compilePolicy(profile, sources, {
       attends: options.attends,
@@ -87,7 +98,9 @@ async function searchProfile(path: string, options: PolicyOptions): Promise<void
   const similarity = attention.profileSimilarity(profile, options);
   const own = [
     ...listOf("--own", options.own),
-    ...(options.sensitive === undefined ? [] : attention.sensitiveLayers(profile, { count: numberOf("--sensitive", options.sensitive) })),
+    ...(options.sensitive === undefined
+      ? []
+      : attention.sensitiveLayers(profile, { by: options.sensitiveBy, count: numberOf("--sensitive", options.sensitive) })),
   ];
   const measured = await lossOf(options, compile);
   try {
@@ -122,7 +135,7 @@ async function searchProfile(path: string, options: PolicyOptions): Promise<void
       out,
       attention.formatPolicy(policy, {
         search: how,
-        profile: basename(path),
+        profile: paths.map((path) => basename(path)).join(", "),
         model: profile.model.name,
         cost: cost.share,
         kept: kept.mean,

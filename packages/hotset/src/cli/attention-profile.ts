@@ -2,7 +2,7 @@
 import { attention } from "@hotset/core";
 import { writeWhole } from "@hotset/core/node";
 import { type PageChoice, policyPage } from "./attention-page.js";
-import { attentionOf, type SourceOptions } from "./attention-source.js";
+import { attentionOf, type SourceOptions, tokenKlOf } from "./attention-source.js";
 import type { CommonOptions } from "./index.js";
 import { print, progress, table } from "./output.js";
 
@@ -16,6 +16,9 @@ export interface ProfileOptions extends CommonOptions, SourceOptions {
   readonly queries: string;
   readonly first?: string;
   readonly outputs: boolean;
+  readonly texts: "mean" | "worst";
+  readonly kl?: boolean;
+  readonly klTokens: string;
   readonly out: string;
   readonly dump?: string;
   readonly html?: string;
@@ -34,24 +37,35 @@ export async function profileCommand(path: string, options: ProfileOptions): Pro
     perHead: options.shared !== true,
     outputs: options.outputs,
   };
-  const record = await attentionOf(path, options);
-  if (dump !== undefined) write(dump, await attention.writeRecord(record));
+  const records = await attentionOf(path, options);
+  if (dump !== undefined && records.length > 1) throw new Error("--dump: expected one text: a record is of one");
+  if (dump !== undefined) write(dump, await attention.writeRecord(records[0] as attention.AttentionRecord));
   const bar = progress(json);
-  const profile = await attention.profileLayers(record, {
-    ...settings,
-    progress: async (done, total) => {
-      bar.step(done, total, "positions");
-      await new Promise((resolve) => setImmediate(resolve));
-    },
-  });
+  const each: attention.LayerProfile[] = [];
+  for (const record of records)
+    each.push(
+      await attention.profileLayers(record, {
+        ...settings,
+        progress: async (done, total) => {
+          bar.step(each.length * total + done, records.length * total, "positions");
+          await new Promise((resolve) => setImmediate(resolve));
+        },
+      }),
+    );
+  const merged = attention.mergeProfiles(each, options.texts);
+  const tokens = numberOf("--kl-tokens", options.klTokens);
+  const tokenKl =
+    options.kl && (await tokenKlOf(path, merged, tokens, options, (done, total) => bar.step(done, total, "runs of the model")));
+  const profile: attention.LayerProfile = tokenKl ? { ...merged, tokenKl } : merged;
   bar.stop();
   write(out, attention.formatProfile(profile));
   if (html !== undefined) write(html, policyPage(profile, defaultChoice(profile)));
   const similarity = attention.profileSimilarity(profile);
   print(json, { source: path, out, html, dump, ...profile }, () => {
-    const { tokens, queries, firstQuery, k, granularity } = profile.settings;
+    const { tokens, queries, firstQuery, k, granularity, texts = 1, over } = profile.settings;
     const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
-    const head = ["layer", "for 90 %", "own list", "KL", "RNMSE", "best earlier list"];
+    const { tokenKl: kl } = profile;
+    const head = ["layer", "for 90 %", "own list", "KL", "RNMSE", ...(kl ? ["token KL", "worst"] : []), "best earlier list"];
     const lines = profile.layers.map((layer, i) => {
       const sources = Array.from({ length: i }, (_, source) => source);
       const best = sources.reduce((a, b) => (similarity.at(b, i) >= similarity.at(a, i) ? b : a), 0);
@@ -61,15 +75,20 @@ export async function profileCommand(path: string, options: ProfileOptions): Pro
         percent(mean(layer.kept)),
         layer.kl.toFixed(3),
         layer.rnmse?.toFixed(3) ?? "-",
+        ...(kl ? [kl.layers[i]?.mean, kl.layers[i]?.worst].map((value) => (value as number).toExponential(1)) : []),
         i === 0 ? "-" : `${best}: ${percent(similarity.at(best, i))}`,
       ];
     });
     const wrong = profile.layers.findIndex(({ denseError = 0 }) => denseError > 1e-2);
     return [
-      `${queries} positions from ${firstQuery} of ${tokens} tokens; lists of ${k} tokens by ${granularity}, ${profile.settings.perHead ? "one for each KV head" : "one for all heads"}.`,
+      `${queries} positions from ${firstQuery} of ${tokens} tokens${texts > 1 ? ` (${over} of ${texts} texts)` : ""}; lists of ${k} tokens by ${granularity}, ${profile.settings.perHead ? "one for each KV head" : "one for all heads"}.`,
       "Share of the context for 90 % of the mass; mass in the layer's own list; of its own in an earlier layer's.",
+      ...(kl ? [`Token KL: of the next token with this layer alone over its list, in nats, mean and worst of ${kl.tokens} tokens.`] : []),
       "",
-      table([head, ...lines], [0, 1, 2, 3, 4]),
+      table(
+        [head, ...lines],
+        head.slice(0, -1).map((_, column) => column),
+      ),
       "",
       ...(wrong >= 0
         ? [

@@ -1,35 +1,46 @@
 /** What `hotset attention profile` measures: a record in a file, or a model that reads a text. */
-import { attention, FormatError, HotsetError, openModel, type RecordedAttention, recordAttention } from "@hotset/core";
+import {
+  attention,
+  FormatError,
+  HotsetError,
+  openModel,
+  PolicyLoss,
+  type RecordedAttention,
+  recordAttention,
+  type TextDivergence,
+} from "@hotset/core";
 import { readWhole } from "@hotset/core/node";
 import { findHotset } from "../discover.js";
 import { findModel, text as readText } from "./model-files.js";
 
 export interface SourceOptions {
   readonly prompt?: string;
-  readonly promptFile?: string;
+  readonly promptFile?: readonly string[];
   readonly tokenizer?: string;
   readonly backend?: string;
 }
 
-/** The record of a .safetensors or .npz file, or that of a model over a text, which is cut at its context. */
-export async function attentionOf(path: string, options: SourceOptions): Promise<attention.AttentionRecord> {
-  const { prompt, promptFile } = options;
-  if (prompt !== undefined && promptFile !== undefined) throw new Error("--prompt: expected no --prompt-file beside it");
-  if (prompt === undefined && promptFile === undefined) {
-    if (path.endsWith(".npz")) return fromNpz(path);
-    if (path.endsWith(".safetensors")) return attention.readRecord(read(path), path);
-    throw new Error(
-      `attention profile: expected --prompt-file FILE for a model, or a .safetensors or .npz of queries and keys, but received ${path}`,
-    );
-  }
-  return recorded(path, prompt ?? readText(promptFile as string), options);
+/** The record of a .safetensors or .npz file, or those of a model over texts, which are cut at its context. */
+export async function attentionOf(path: string, options: SourceOptions): Promise<readonly attention.AttentionRecord[]> {
+  const texts = textsOf(options);
+  if (texts.length > 0) return recorded(path, texts, options);
+  if (path.endsWith(".npz")) return [await fromNpz(path)];
+  if (path.endsWith(".safetensors")) return [await attention.readRecord(read(path), path)];
+  throw new Error(
+    `attention profile: expected --prompt-file FILE for a model, or a .safetensors or .npz of queries and keys, but received ${path}`,
+  );
+}
+
+function textsOf({ prompt, promptFile = [] }: SourceOptions): string[] {
+  if (prompt !== undefined && promptFile.length > 0) throw new Error("--prompt: expected no --prompt-file beside it");
+  return prompt !== undefined ? [prompt] : promptFile.map(readText);
 }
 
 async function recorded(
   path: string,
-  text: string,
+  texts: readonly string[],
   { tokenizer: tokenizerPath, backend }: SourceOptions,
-): Promise<attention.AttentionRecord> {
+): Promise<readonly attention.AttentionRecord[]> {
   const hotset = await findHotset();
   try {
     const { loaded, tokenizer } = await findModel(path, tokenizerPath);
@@ -44,14 +55,56 @@ async function recorded(
       },
     });
     const { forward } = model;
-    const tokens = model.tokenizer.encode(text).slice(0, model.context);
-    if (tokens.length === 0)
-      throw new HotsetError("argument", { where: "attention profile", expected: "a text with a token", received: JSON.stringify(text) });
-    forward.begin(tokens.length);
-    for (let at = 0; at < tokens.length; at += forward.chunk) forward.run(tokens.slice(at, at + forward.chunk), false);
-    const record = (recorder as RecordedAttention).record(path.split(/[\\/]/).at(-1) as string);
+    const records: attention.AttentionRecord[] = [];
+    for (const text of texts) {
+      const tokens = model.tokenizer.encode(text).slice(0, model.context);
+      if (tokens.length === 0)
+        throw new HotsetError("argument", { where: "attention profile", expected: "a text with a token", received: JSON.stringify(text) });
+      forward.begin(tokens.length);
+      for (let at = 0; at < tokens.length; at += forward.chunk) await forward.run(tokens.slice(at, at + forward.chunk), false);
+      records.push((recorder as RecordedAttention).record(path.split(/[\\/]/).at(-1) as string));
+    }
     model.dispose();
-    return record;
+    return records;
+  } finally {
+    hotset.dispose();
+  }
+}
+
+/** What each layer does to the model's next token when it alone attends to its lists: over the last `tokens` of each text. */
+export async function tokenKlOf(
+  path: string,
+  profile: attention.LayerProfile,
+  tokens: number,
+  options: SourceOptions,
+  progress: (done: number, total: number) => void,
+): Promise<attention.TokenKl> {
+  const texts = textsOf(options);
+  if (texts.length === 0) throw new Error("--kl: expected a model and --prompt-file FILE: what the next token is, only a model knows");
+  const hotset = await findHotset();
+  try {
+    const { loaded, tokenizer } = await findModel(path, options.tokenizer);
+    const losses = await PolicyLoss.open(loaded, { hotset, backend: options.backend, tokenizer });
+    const ids = texts.map((text) => losses.encode(text));
+    const policies = profile.layers.map((_, layer) => attention.onlySparse(profile, layer));
+    // Texts differ in length; each is read densely up to its own last tokens.
+    const found: (readonly TextDivergence[])[] = [];
+    for (const [i, text] of ids.entries()) {
+      const told = (done: number) => progress(i * policies.length + done, ids.length * policies.length);
+      found.push(await losses.divergences(policies, { texts: [text], from: text.length - tokens }, told));
+    }
+    losses.dispose();
+    const rounded = (value: number): number => Number(value.toPrecision(6));
+    return {
+      tokens: tokens * ids.length,
+      layers: policies.map((_, layer) => {
+        const own = found.map((one) => one[layer] as (typeof one)[number]);
+        return {
+          mean: rounded(own.reduce((sum, { mean }) => sum + mean, 0) / own.length),
+          worst: rounded(Math.max(...own.map(({ worst }) => worst))),
+        };
+      }),
+    };
   } finally {
     hotset.dispose();
   }

@@ -19,6 +19,13 @@ export async function main(argv: readonly string[]): Promise<void> {
     new Option("--tokenizer <file>", "tokenizer.bin or tokenizer.json; default: the model's own, or the one beside it");
   const hostBackend = () => new Option("--backend <id>", "native, wasm or js; default: the fastest");
 
+  const promptFiles = () =>
+    new Option("--prompt-file <file>", "the text that the model reads; may be given several times").argParser(
+      (file: string, before: string[] | undefined) => [...(before ?? []), file],
+    );
+  const ofTexts = () =>
+    new Option("--texts <how>", "several texts: the mean, or the worst of them").choices(["mean", "worst"]).default("mean");
+
   program
     .command("doctor")
     .description("list the backends, their features and devices, and why each missing one is missing")
@@ -118,7 +125,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .command("profile")
     .description("measure how much layers attend to the same tokens: a model over a text, or a file of queries and keys")
     .argument("<source>", "a model (with --prompt-file), or a .safetensors or .npz of queries.N, keys.N, values.N")
-    .option("--prompt-file <file>", "the text that the model reads")
+    .addOption(promptFiles())
     .option("--prompt <text>", "the same, here")
     .addOption(tokenizer())
     .addOption(hostBackend())
@@ -131,6 +138,9 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--queries <n>", "positions that are looked at, at most", "64")
     .option("--first <n>", "the first of them; default: half of the text")
     .option("--no-outputs", "without the error of outputs, which takes most of the time")
+    .addOption(ofTexts())
+    .option("--kl", "also how far the next token's distribution moves with each layer alone over its lists, by the model")
+    .option("--kl-tokens <n>", "last tokens of each text that are decoded for that", "64")
     .option("--out <file>", "where the profile goes", "profile.json")
     .option("--dump <file>", "also write queries, keys, values and outputs, as .safetensors")
     .option("--html <file>", "also write a page with heat maps and a policy")
@@ -139,11 +149,12 @@ export async function main(argv: readonly string[]): Promise<void> {
   attend
     .command("policy")
     .description("make a policy.json from a profile by a search, or from a file of another system")
-    .argument("<file>", "a profile.json, or the file to import")
+    .argument("<files...>", "profile.json files of one model, or the file to import")
+    .addOption(ofTexts())
     .addOption(
       new Option("--search <name>", "how the layers that make lists are found").choices(["hylra", "ucm", "kascade", "pairs", "greedy"]),
     )
-    .addOption(new Option("--import <format>", "what the file is").choices(["ucm", "kascade", "indexer", "minference", "duo"]))
+    .addOption(new Option("--import <format>", "what the file is").choices(["ucm", "kascade", "indexer", "hshare", "minference", "duo"]))
     .option("--threshold <x>", "hylra: least similarity of a layer to the list it takes", "0.85")
     .option("--resets <n>", "ucm: lists besides layer 0's, at most")
     .option("--anchors <n>", "kascade, greedy: lists")
@@ -152,7 +163,12 @@ export async function main(argv: readonly string[]): Promise<void> {
     .addOption(new Option("--heads <how>", "how the heads of a layer count together").choices(["mean", "min"]).default("mean"))
     .option("--no-head-maps", "each head takes the list of its own number")
     .option("--own <list>", "layers that make a list of their own")
-    .option("--sensitive <n>", "so many more: those that look at most of the context")
+    .option("--sensitive <n>", "so many more: the most sensitive ones")
+    .addOption(
+      new Option("--sensitive-by <what>", "by the share of the context for 90 % of the mass, or by what their own lists cost")
+        .choices(["spread", "rnmse", "kl", "tokenKl"])
+        .default("spread"),
+    )
     .option("--full <list>", "layers that attend to everything")
     .addOption(new Option("--attends <what>", "what layers with a list attend to").choices(["all", "list"]).default("all"))
     .option("--min-context <n>", "dense while the context is shorter", "0")
@@ -168,7 +184,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     .option("--out <file>", "where the policy goes", "policy.json")
     .option("--html <file>", "also write a page with heat maps and the policy")
     .addOption(json())
-    .action(async (file, options) => (await import("./attention-policy.js")).policyCommand(file, options));
+    .action(async (files, options) => (await import("./attention-policy.js")).policyCommand(files, options));
   attend
     .command("onnx")
     .description("run ONNX's test cases through the attention ops, on every backend: what passes, what fails, what has no op")

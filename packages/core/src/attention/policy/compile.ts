@@ -54,13 +54,21 @@ export function headMap(profile: LayerProfile, source: number, layer: number): n
 
 /**
  * The layers that lists of their own serve worst, or that need most of the context: candidates for `own` and `full`. `by`
- * spread is UCM's proxy, rnmse and kl are HyLRA's. The `count` worst, or those above `above`; ascending.
+ * spread is UCM's proxy, rnmse and tokenKl are HyLRA's. The `count` worst, or those above `above`; ascending.
  */
 export function sensitiveLayers(
   profile: LayerProfile,
-  { by = "spread", count, above }: { readonly by?: "spread" | "rnmse" | "kl"; readonly count?: number; readonly above?: number },
+  { by = "spread", count, above }: { readonly by?: Sensitivity; readonly count?: number; readonly above?: number },
 ): number[] {
-  const values = profile.layers.map((layer) => {
+  if (by === "tokenKl" && !profile.tokenKl)
+    throw new HotsetError("argument", {
+      where: "sensitiveLayers",
+      expected: "a profile with tokenKl",
+      received: "one that was measured without a model",
+      hint: "hotset attention profile MODEL --kl measures it.",
+    });
+  const values = profile.layers.map((layer, i) => {
+    if (by === "tokenKl") return profile.tokenKl?.layers[i]?.mean as number;
     if (by === "kl") return layer.kl;
     if (by === "rnmse") {
       if (layer.rnmse === undefined) throw noOutputs();
@@ -75,6 +83,10 @@ export function sensitiveLayers(
     .slice(0, above === undefined && count === undefined ? 0 : most)
     .sort((a, b) => a - b);
 }
+
+/** What a layer's sensitivity is measured by: see LayerStatistics and TokenKl. */
+export type Sensitivity = "spread" | "rnmse" | "kl" | "tokenKl";
+export const sensitivities: readonly Sensitivity[] = ["spread", "rnmse", "kl", "tokenKl"];
 
 export interface CompileSettings {
   /** Layers that attend to everything, whatever the others do. */
@@ -115,6 +127,14 @@ export function compilePolicy(profile: LayerProfile, sources: readonly number[],
     return list ? { ...anchor, attends: "list" } : anchor;
   });
   return { layers: rules, granularity, perHead, sink, recent, minContext, score: "mass" };
+}
+
+/** The policy by which a layer's sensitivity is measured: it attends to its own list, and all others to everything. */
+export function onlySparse({ model, settings }: Pick<LayerProfile, "model" | "settings">, layer: number): LayerPolicy {
+  const { k, ratio, granularity, sink, recent, perHead } = settings;
+  const rule: AnchorRule = { kind: "anchor", k, ...(ratio > 0 ? { ratio } : {}), refreshEvery: 1, attends: "list" };
+  const layers = Array.from({ length: model.layers }, (_, i): LayerRule => (i === layer ? rule : { kind: "full" }));
+  return { layers, granularity, perHead, sink, recent, minContext: 0, score: "mass" };
 }
 
 /** Whose list each layer takes; its own number for layers that attend to everything or make a list. */

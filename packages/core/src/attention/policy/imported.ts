@@ -14,7 +14,7 @@ export interface HeadPattern {
 }
 
 export interface ImportedPolicy {
-  readonly format: "ucm" | "kascade" | "indexer" | "minference" | "duo";
+  readonly format: "ucm" | "kascade" | "indexer" | "hshare" | "minference" | "duo";
   readonly policy: LayerPolicy;
   /** What the file says and the policy does not, in sentences. */
   readonly notExpressed: readonly string[];

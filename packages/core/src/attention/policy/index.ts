@@ -8,13 +8,16 @@ export {
   keptMass,
   type Measure,
   measures,
+  onlySparse,
   type PolicyCost,
   policyCost,
   policyCounts,
   policyLine,
   profileSimilarity,
+  type Sensitivity,
   type SimilaritySettings,
   sensitiveLayers,
+  sensitivities,
   sourcesOf,
 } from "./compile.js";
 export { type NamedArray, readRecord, recordOf, writeRecord } from "./dump.js";
@@ -28,11 +31,13 @@ export {
   searchGreedy,
 } from "./greedy.js";
 export { type DuoSettings, importDuo, importMInference } from "./import-heads.js";
+export { importHshare } from "./import-hshare.js";
 export { importIndexer } from "./import-indexer.js";
 export { importKascade, type KascadeSettings } from "./import-kascade.js";
 export { importUcm } from "./import-ucm.js";
 export type { HeadPattern, ImportedPolicy } from "./imported.js";
 export { type MeasureSettings, profileLayers } from "./measure.js";
+export { mergeProfiles } from "./merge.js";
 export { type NpyArray, npyNumbers, readNpy } from "./npy.js";
 export { searchPairs } from "./pairs.js";
 export {
@@ -43,6 +48,7 @@ export {
   type ProfileSettings,
   pairOf,
   parseProfile,
+  type TokenKl,
 } from "./profile.js";
 export type { AttentionRecord, LayerRecord } from "./record.js";
 export { type SearchSettings, searchHylra, searchKascade, searchUcm } from "./search.js";

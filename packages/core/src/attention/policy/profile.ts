@@ -42,6 +42,17 @@ export interface ProfileSettings {
   readonly sink: number;
   readonly recent: number;
   readonly perHead: boolean;
+  /** Texts that it was measured on; default 1. Of several, `over` says what numbers are: means, or those of the worst text. */
+  readonly texts?: number;
+  readonly over?: "mean" | "worst";
+}
+
+/** KL divergence of the next token's distribution, in nats, with one layer over its own lists and all others dense. */
+export interface TokenKl {
+  /** Tokens that were decoded with each layer. */
+  readonly tokens: number;
+  /** Of each layer: mean over the tokens, and the largest. */
+  readonly layers: readonly { readonly mean: number; readonly worst: number }[];
 }
 
 export interface LayerProfile {
@@ -56,13 +67,18 @@ export interface LayerProfile {
   readonly layers: readonly LayerStatistics[];
   /** Each pair of an earlier and a later layer, by source, then by layer. */
   readonly pairs: readonly PairStatistics[];
+  /** Where a model was there to measure it. Version 2, as are several texts. */
+  readonly tokenKl?: TokenKl;
 }
 
 const format = "hotset layer profile";
-const version = 1;
+const newest = 2;
 
-/** The text of a profile.json. */
-export const formatProfile = (profile: LayerProfile): string => `${JSON.stringify({ format, version, ...profile })}\n`;
+/** The text of a profile.json, of the least version that it needs. */
+export function formatProfile(profile: LayerProfile): string {
+  const version = profile.tokenKl || profile.settings.texts ? 2 : 1;
+  return `${JSON.stringify({ format, version, ...profile })}\n`;
+}
 
 /** The pair of two layers. */
 export const pairOf = ({ pairs, model: { layers } }: LayerProfile, source: number, layer: number): PairStatistics =>
@@ -81,15 +97,17 @@ export function parseProfile(source: unknown, where = "profile"): LayerProfile {
     "settings",
     "layers",
     "pairs",
+    "tokenKl?",
     "about?",
   ]);
   if (root.format !== format)
     throw new FormatError({ where, expected: `a layer profile, with format ${JSON.stringify(format)}`, received: describe(root.format) });
-  if (root.version !== version)
+  const { version } = root;
+  if (version !== 1 && version !== newest)
     throw new FormatError({
       where: `${where}: version`,
-      expected: `${version}`,
-      received: describe(root.version),
+      expected: `1 to ${newest}`,
+      received: describe(version),
       hint: "Read it with the version of Hotset that wrote it, or measure again.",
     });
   const model = at.fields("model", root.model, ["name?", "layers", "queryHeads", "kvHeads", "headDim"]);
@@ -99,6 +117,8 @@ export function parseProfile(source: unknown, where = "profile"): LayerProfile {
   const queryHeads = at.whole("model.queryHeads", model.queryHeads, 1, 65536);
   if (queryHeads % kvHeads !== 0) throw at.wrong("model.queryHeads", `a multiple of ${kvHeads} KV heads`, queryHeads);
   const settings = readSettings(at, root.settings);
+  if (version < 2 && (settings.texts !== undefined || root.tokenKl !== undefined))
+    throw at.wrong("version", "2: tokenKl and several texts are of that", version);
   const lists = settings.perHead ? kvHeads : 1;
   const { layers: given, pairs } = root;
   if (!Array.isArray(given) || given.length !== layers) throw at.wrong("layers", `${layers} layers, as the model has`, given);
@@ -119,12 +139,28 @@ export function parseProfile(source: unknown, where = "profile"): LayerProfile {
     settings,
     layers: given.map((one, layer) => readLayer(at, `layers[${layer}]`, one, lists)),
     pairs: read,
+    ...(root.tokenKl === undefined ? {} : { tokenKl: readTokenKl(at, root.tokenKl, layers) }),
+  };
+}
+
+function readTokenKl(at: Reader, value: unknown, layers: number): TokenKl {
+  const { tokens, layers: given } = at.fields("tokenKl", value, ["tokens", "layers"]);
+  if (!Array.isArray(given) || given.length !== layers) throw at.wrong("tokenKl.layers", `${layers} layers, as the model has`, given);
+  return {
+    tokens: at.whole("tokenKl.tokens", tokens, 1, 2 ** 31 - 2),
+    layers: given.map((one, layer) => {
+      const where = `tokenKl.layers[${layer}]`;
+      const { mean, worst } = at.fields(where, one, ["mean", "worst"]);
+      return { mean: at.number(`${where}.mean`, mean, 0), worst: at.number(`${where}.worst`, worst, 0) };
+    }),
   };
 }
 
 function readSettings(at: Reader, value: unknown): ProfileSettings {
   const names = ["tokens", "firstQuery", "stride", "queries", "k", "ratio", "granularity", "sink", "recent", "perHead"];
-  const own = at.fields("settings", value, names);
+  const own = at.fields("settings", value, [...names, "texts?", "over?"]);
+  if ((own.texts === undefined) !== (own.over === undefined)) throw at.wrong("settings.over", "texts and over together", own.over);
+  if (own.over !== undefined && own.over !== "mean" && own.over !== "worst") throw at.wrong("settings.over", '"mean" or "worst"', own.over);
   if (typeof own.perHead !== "boolean") throw at.wrong("settings.perHead", "true or false", own.perHead);
   const whole = (name: string, least: number, most = 2 ** 31 - 2) => at.whole(`settings.${name}`, own[name], least, most);
   const tokens = whole("tokens", 1);
@@ -132,13 +168,14 @@ function readSettings(at: Reader, value: unknown): ProfileSettings {
     tokens,
     firstQuery: whole("firstQuery", 0, tokens - 1),
     stride: whole("stride", 1),
-    queries: whole("queries", 1, tokens),
+    queries: whole("queries", 1, tokens * (typeof own.texts === "number" ? own.texts : 1)),
     k: whole("k", 1),
     ratio: at.number("settings.ratio", own.ratio, 0, 1),
     granularity: whole("granularity", 1, 65536),
     sink: whole("sink", 0),
     recent: whole("recent", 0),
     perHead: own.perHead,
+    ...(own.over === undefined ? {} : { texts: whole("texts", 1), over: own.over }),
   };
 }
 
