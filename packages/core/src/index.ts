@@ -30,6 +30,7 @@ export * as moe from "./moe/index.js";
 export type { Op } from "./op/define.js";
 export type { AxesOf, CallArguments, DeviceValue, InputsOf, OutputsOf, Results, TensorLike, TensorValue, VariantOf } from "./op/types.js";
 export type { Plan, PlanSettings } from "./plan.js";
+export { readSafetensors, type StoredTensor, type StoredTensors } from "./safetensors.js";
 export * as search from "./search/index.js";
 export type { Candidate, Missing, Residency } from "./select.js";
 export type { Step } from "./step.js";

@@ -35,7 +35,7 @@ export interface LayerPolicy {
   /** First and last tokens that are always listed, within k. Defaults 0 and 1. */
   readonly sink: number;
   readonly recent: number;
-  /** Everything is dense while the longest context is shorter. Default 0. */
+  /** A sequence attends to everything while it is shorter. Default 0. */
   readonly minContext: number;
   /** What granules are listed by: their attention mass at the anchor. */
   readonly score: "mass";

@@ -1,10 +1,11 @@
 /** Which format a model file has. */
 import { FormatError } from "../errors.js";
+import { looksLikeSafetensors } from "../safetensors.js";
 import type { LoadedModel } from "./config.js";
 import { readGguf } from "./formats/gguf.js";
 import { isGguf } from "./formats/gguf-file.js";
 import { looksLikeLlama2c, readLlama2c } from "./formats/llama2c.js";
-import { looksLikeSafetensors, readSafetensors } from "./formats/safetensors.js";
+import { readSafetensorsModel } from "./formats/safetensors.js";
 
 /**
  * Reads a model: a llama2.c .bin, a GGUF file, or safetensors files (all shards, in any order) with the text of their
@@ -16,7 +17,7 @@ export function readModel(source: Uint8Array | readonly Uint8Array[], config?: s
   if (isGguf(bytes)) return readGguf(bytes);
   if (looksLikeSafetensors(bytes) || config !== undefined) {
     if (config === undefined) throw new FormatError({ where: "safetensors model", expected: "the text of config.json", received: "none" });
-    return readSafetensors(files, config);
+    return readSafetensorsModel(files, config);
   }
   if (looksLikeLlama2c(bytes)) return readLlama2c(bytes);
   throw new FormatError({

@@ -3,7 +3,7 @@
  * every length checked against the file's size first. Throws FormatError where a file is damaged or of another kind.
  */
 import { extname } from "node:path";
-import { attention, bf16ToNumber, FormatError, f16ToNumber, HotsetError } from "@hotset/core";
+import { attention, bf16ToNumber, FormatError, f16ToNumber, HotsetError, readSafetensors } from "@hotset/core";
 import { readWhole } from "@hotset/core/node";
 
 /** `[rows, dim]`, row-major. */
@@ -29,7 +29,7 @@ export function readVectors(path: string, tensor?: string): VectorFile {
 
 const readers: Readonly<Record<string, (file: Bytes, tensor?: string) => VectorFile>> = {
   ".npy": readNpy,
-  ".safetensors": readSafetensors,
+  ".safetensors": readTensor,
   ".fvecs": (file) => readTexmex(file, 4, (bytes) => new Float32Array(bytes)),
   ".ivecs": (file) => readTexmex(file, 4, (bytes) => new Int32Array(bytes)),
   ".bvecs": (file) => readTexmex(file, 1, (bytes) => new Uint8Array(bytes)),
@@ -54,10 +54,6 @@ class Bytes {
 
   get length(): number {
     return this.data.length;
-  }
-
-  text(from: number, to: number): string {
-    return new TextDecoder("utf-8").decode(this.data.subarray(from, to));
   }
 
   wrong(expected: string, received: string): FormatError {
@@ -100,46 +96,32 @@ function readNpy(file: Bytes): VectorFile {
   return matrix(file, dtype, shape, file.length - bytes.length, file.length);
 }
 
-/** u64 length, JSON of names with dtype, shape and offsets, then the values. */
-function readSafetensors(file: Bytes, wanted?: string): VectorFile {
-  if (file.length < 8) throw file.wrong("a header length of 8 bytes", `${file.length} bytes`);
-  const length = file.view.getBigUint64(0, true);
-  if (length > BigInt(file.length - 8)) throw file.wrong(`a header of ${length} bytes`, `${file.length - 8}`);
-  const start = 8 + Number(length);
-  let header: unknown;
-  try {
-    header = JSON.parse(file.text(8, start));
-  } catch (error) {
-    throw file.wrong("a header in JSON", (error as Error).message);
-  }
-  if (typeof header !== "object" || header === null || Array.isArray(header))
-    throw file.wrong("a header with tensors", JSON.stringify(header)?.slice(0, 40) ?? "nothing");
-  const names = Object.keys(header).filter((name) => name !== "__metadata__");
-  const name = wanted ?? (names.length === 1 ? (names[0] as string) : undefined);
-  if (name === undefined || !names.includes(name))
+/** safetensors' names of these. */
+const stored: Readonly<Record<string, string>> = {
+  F32: "<f4",
+  F64: "<f8",
+  F16: "<f2",
+  BF16: "bf16",
+  I32: "<i4",
+  I64: "<i8",
+  U8: "|u1",
+  I8: "|i1",
+};
+
+function readTensor(file: Bytes, wanted?: string): VectorFile {
+  const { tensors } = readSafetensors(file.data, file.path);
+  const names = [...tensors.keys()];
+  const name = wanted ?? (names.length === 1 ? (names[0] as string) : "");
+  const tensor = tensors.get(name);
+  if (!tensor)
     throw new HotsetError("argument", {
       where: file.path,
       expected: `--tensor to be one of ${names.slice(0, 12).join(", ")}`,
       received: wanted === undefined ? "none" : JSON.stringify(wanted),
     });
-  const entry = (header as Record<string, unknown>)[name] as { dtype?: unknown; shape?: unknown; data_offsets?: unknown } | null;
-  const { dtype, shape, data_offsets: offsets } = entry ?? {};
-  const types: Readonly<Record<string, string>> = {
-    F32: "<f4",
-    F64: "<f8",
-    F16: "<f2",
-    BF16: "bf16",
-    I32: "<i4",
-    I64: "<i8",
-    U8: "|u1",
-    I8: "|i1",
-  };
-  const whole = (list: unknown): list is number[] => Array.isArray(list) && list.every((size) => Number.isSafeInteger(size) && size >= 0);
-  if (typeof dtype !== "string" || !whole(shape) || !whole(offsets) || offsets.length !== 2)
-    throw file.wrong(`dtype, shape and data_offsets of ${name}`, JSON.stringify(entry));
-  const [from, to] = [start + (offsets[0] as number), start + (offsets[1] as number)];
-  if (from > to || to > file.length) throw file.wrong(`${name} inside the file`, `bytes ${from} to ${to} of ${file.length}`);
-  return matrix(file, types[dtype] ?? dtype, shape, from, to);
+  const { dtype, shape, data } = tensor;
+  const from = data.byteOffset - file.data.byteOffset;
+  return matrix(file, stored[dtype] ?? dtype, shape, from, from + data.length);
 }
 
 function matrix(file: Bytes, type: string, shape: readonly number[], from: number, to: number): VectorFile {

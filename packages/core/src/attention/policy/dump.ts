@@ -4,12 +4,12 @@
  * in the metadata the SHA-256 of the data.
  */
 import { describe, FormatError } from "../../errors.js";
+import { readSafetensors } from "../../safetensors.js";
 import { type AttentionRecord, checkRecord, type LayerRecord } from "./record.js";
 
 const part = { queries: "q", keys: "k", values: "v", out: "o" } as const;
 type Part = keyof typeof part;
 const parts = Object.keys(part) as Part[];
-const longestHeader = 2 ** 26;
 
 /** The bytes of a record's file. */
 export async function writeRecord(record: AttentionRecord): Promise<Uint8Array<ArrayBuffer>> {
@@ -52,29 +52,17 @@ export async function writeRecord(record: AttentionRecord): Promise<Uint8Array<A
 /** Reads a record's file. Throws FormatError where it is cut, damaged (by its checksum, where it has one) or something else. */
 export async function readRecord(file: Uint8Array, where = "attention record"): Promise<AttentionRecord> {
   const wrong = (expected: string, received: string): FormatError => new FormatError({ where, expected, received });
-  if (file.length < 8) throw wrong("a header length of 8 bytes", `${file.length} bytes`);
-  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  const claimed = view.getBigUint64(0, true);
-  if (claimed > BigInt(Math.min(longestHeader, file.length - 8)))
-    throw wrong(`a header inside the file, of at most ${longestHeader} bytes`, `${claimed} of ${file.length - 8} bytes`);
-  const start = 8 + Number(claimed);
-  let header: unknown;
-  try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(file.subarray(8, start)));
-  } catch (cause) {
-    throw new FormatError({ where, expected: "a header in JSON", received: (cause as Error).message, cause });
-  }
-  if (typeof header !== "object" || header === null || Array.isArray(header)) throw wrong("a header with tensors", describe(header));
-  const { __metadata__: metadata = {}, ...entries } = header as Record<string, unknown>;
-  if (typeof metadata !== "object" || metadata === null) throw wrong("metadata of texts", describe(metadata));
-  const { sha256: expected, scale, model } = metadata as Record<string, unknown>;
-  const data = new Uint8Array(file.subarray(start));
+  const { tensors: stored, metadata, data } = readSafetensors(file, where);
+  const { sha256: expected, scale, model } = metadata;
   if (expected !== undefined) {
-    const found = await sha256(data);
+    const found = await sha256(new Uint8Array(data));
     if (found !== expected) throw wrong(`data with SHA-256 ${describe(expected)}`, found);
   }
   const tensors = new Map<string, NamedArray>();
-  for (const [name, entry] of Object.entries(entries)) tensors.set(name, tensorOf(wrong, name, entry, data));
+  for (const [name, { dtype, shape, data: bytes }] of stored) {
+    if (dtype !== "F32") throw wrong(`${name} in F32`, describe(dtype));
+    tensors.set(name, { shape, data: new Float32Array(bytes.slice().buffer) });
+  }
   return recordOf(tensors, where, {
     ...(scale === undefined ? {} : { scale: Number(scale) }),
     ...(typeof model === "string" ? { model } : {}),
@@ -121,23 +109,6 @@ export function recordOf(
     throw new FormatError({ where, expected: "a record of attention", received: (cause as Error).message, cause });
   }
   return record;
-}
-
-function tensorOf(
-  wrong: (expected: string, received: string) => FormatError,
-  name: string,
-  entry: unknown,
-  data: Uint8Array<ArrayBuffer>,
-): NamedArray {
-  const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as { dtype?: unknown; shape?: unknown; data_offsets?: unknown };
-  const sizes = (list: unknown): list is number[] => Array.isArray(list) && list.every((size) => Number.isSafeInteger(size) && size >= 0);
-  if (!sizes(shape) || !sizes(offsets) || offsets.length !== 2)
-    throw wrong(`shape and data_offsets of ${name}`, JSON.stringify(entry) ?? "none");
-  if (dtype !== "F32") throw wrong(`${name} in F32`, describe(dtype));
-  const [from, to] = offsets as [number, number];
-  const bytes = 4 * shape.reduce((product, size) => product * size, 1);
-  if (to - from !== bytes || to > data.length) throw wrong(`${name} in ${bytes} bytes of ${data.length}`, `bytes ${from} to ${to}`);
-  return { shape, data: new Float32Array(data.slice(from, to).buffer) };
 }
 
 async function sha256(data: Uint8Array<ArrayBuffer>): Promise<string> {

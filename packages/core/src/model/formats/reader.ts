@@ -81,10 +81,10 @@ export class Reader {
 
 /** Bytes as f32: where they lie, or copied where they lie off alignment. */
 export function asFloats(bytes: Uint8Array): Float32Array {
-  const own = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const own = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
   return new Float32Array(own.buffer, own.byteOffset, own.byteLength / 4);
 }
 export function asWords(bytes: Uint8Array): Uint16Array {
-  const own = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice();
+  const own = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
   return new Uint16Array(own.buffer, own.byteOffset, own.byteLength / 2);
 }

@@ -1,49 +1,25 @@
 /** safetensors files of Llama's architecture, beside the config.json of Hugging Face. */
-import { dtypes, storageLength } from "../../dtype.js";
 import { FormatError } from "../../errors.js";
+import { readSafetensors } from "../../safetensors.js";
 import type { LoadedModel, ModelConfig, Weight } from "../config.js";
-import { asFloats, asWords, Reader } from "./reader.js";
+import { asFloats, asWords } from "./reader.js";
 import { checkConfig, type LayerPart, type NamedTensor, weightsByName } from "./weights-by-name.js";
 
 const where = "safetensors model";
 
-/** Whether a file may be one: the length of a header, and the header's first character. */
-export function looksLikeSafetensors(bytes: Uint8Array): boolean {
-  if (bytes.length < 10) return false;
-  const length = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
-  return length >= 2n && length <= BigInt(bytes.length - 8) && bytes[8] === 0x7b;
-}
-
 const dtypeNames: Readonly<Record<string, Weight["dtype"]>> = { F32: "f32", F16: "f16", BF16: "bf16" };
-/** Headers are small; a longer one is a mistake or an attack. */
-const longestHeader = 100e6;
 
-/** The tensors of one file, as views of it. Throws FormatError. */
-export function readSafetensorsFile(bytes: Uint8Array): Map<string, NamedTensor> {
-  const reader = new Reader(bytes, where);
-  const length = reader.u64("length of the header");
-  if (length > longestHeader) throw reader.damaged(`a header of at most ${longestHeader} bytes`, `${length}`);
-  const text = reader.text(length, "header");
-  const header = parsed(text, "a header in JSON");
-  const start = reader.at;
-  const tensors = new Map<string, NamedTensor>();
-  for (const [name, entry] of Object.entries(header)) {
-    if (name === "__metadata__") continue;
-    const { dtype: kind, shape, data_offsets: offsets } = record(entry, name);
-    const dtype = typeof kind === "string" ? dtypeNames[kind] : undefined;
+/** The weights of one file, as views of it. */
+function weightsOf(file: Uint8Array): Map<string, NamedTensor> {
+  const weights = new Map<string, NamedTensor>();
+  for (const [name, { dtype: kind, shape, data }] of readSafetensors(file, where).tensors) {
+    const dtype = dtypeNames[kind];
     // Masks and the like are no weights.
-    if (typeof kind === "string" && !dtype && /^([IU](8|16|32|64)|BOOL|F64)$/.test(kind)) continue;
-    if (!dtype) throw reader.damaged(`${name} of dtype F32, F16 or BF16`, `${JSON.stringify(kind)}`);
-    if (!isSizes(shape) || !isSizes(offsets) || offsets.length !== 2)
-      throw reader.damaged(`shape and data_offsets of ${name}`, "something else");
-    const [from, to] = offsets as [number, number];
-    const bytesOf = storageLength(dtype, shape) * dtypes[dtype].storage.BYTES_PER_ELEMENT;
-    if (to - from !== bytesOf || to > reader.left)
-      throw reader.damaged(`${name} in ${bytesOf} of the ${reader.left} bytes of data`, `bytes ${from} to ${to}`);
-    const data = bytes.subarray(start + from, start + to);
-    tensors.set(name, { shape, weight: { dtype, data: dtype === "f32" ? asFloats(data) : asWords(data) } });
+    if (!dtype && /^([IU](8|16|32|64)|BOOL|F64)$/.test(kind)) continue;
+    if (!dtype) throw new FormatError({ where, expected: `${name} of dtype F32, F16 or BF16`, received: JSON.stringify(kind) });
+    weights.set(name, { shape, weight: { dtype, data: dtype === "f32" ? asFloats(data) : asWords(data) } });
   }
-  return tensors;
+  return weights;
 }
 
 const parts: Readonly<Record<LayerPart, string>> = {
@@ -62,7 +38,7 @@ const parts: Readonly<Record<LayerPart, string>> = {
 };
 
 /** Reads the files of a model (one, or its shards) and its config.json. Throws FormatError. */
-export function readSafetensors(files: readonly Uint8Array[], configText: string): LoadedModel {
+export function readSafetensorsModel(files: readonly Uint8Array[], configText: string): LoadedModel {
   const given = parsed(configText, "config.json in JSON");
   const number = (name: string, otherwise?: number): number => {
     const value = given[name] ?? otherwise;
@@ -81,7 +57,7 @@ export function readSafetensors(files: readonly Uint8Array[], configText: string
     throw new FormatError({ where, expected: "hidden_act of silu", received: JSON.stringify(given.hidden_act) });
   const tensors = new Map<string, NamedTensor>();
   for (const file of files)
-    for (const [name, tensor] of readSafetensorsFile(file)) {
+    for (const [name, tensor] of weightsOf(file)) {
       if (tensors.has(name)) throw new FormatError({ where, expected: `one tensor ${name}`, received: "two" });
       tensors.set(name, tensor);
     }
@@ -160,6 +136,3 @@ function record(value: unknown, what: string): Record<string, unknown> {
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
   throw new FormatError({ where, expected: `an object: ${what}`, received: JSON.stringify(value)?.slice(0, 40) ?? "none" });
 }
-
-const isSizes = (value: unknown): value is number[] =>
-  Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && (size as number) >= 0);
