@@ -128,6 +128,7 @@ interface Heads {
 export function headsOf(tensor: OnnxTensor, heads: number, name: string): Heads {
   const data = numbers(tensor, name);
   const { shape } = tensor;
+  if (shape.includes(0)) throw shapeError("Attention", `${name} that is not empty`, `[${shape.join(", ")}]`);
   if (shape.length === 4) {
     const [batch, found, tokens, width] = shape as [number, number, number, number];
     return { data: transposed(data, shape, [0, 2, 1, 3]), batch, tokens, heads: found, width };

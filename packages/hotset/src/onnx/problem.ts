@@ -1,7 +1,7 @@
 /** Attention as ONNX's operators mean it, in Hotset's terms: what each of them is made into. */
 import { type DType, kvCache } from "@hotset/core";
 import type { Runner } from "./runner.js";
-import { transposed } from "./tensor.js";
+import { notRun, transposed } from "./tensor.js";
 
 export interface Sizes {
   readonly batch: number;
@@ -117,7 +117,9 @@ export const tokenPages = (
 
 /** Values with which attention gives its own weights: token t of each page is unit vector t. */
 export function unitValues({ batch, kvHeads, tokens }: Sizes, { dtype, capacity }: Cache): Float32Array | Uint16Array {
-  const values = new (dtype === "f32" ? Float32Array : Uint16Array)(batch * kvHeads * capacity * tokens);
+  const most = batch * kvHeads * capacity * tokens;
+  if (most > 2 ** 27) throw notRun("unit vectors of at most 2^27 numbers", `${most} numbers of unit vectors`);
+  const values = new (dtype === "f32" ? Float32Array : Uint16Array)(most);
   for (let page = 0; page < batch * kvHeads; page++)
     for (let t = 0; t < tokens; t++) values[(page * capacity + t) * tokens + t] = dtype === "f32" ? 1 : 0x3c00;
   return values;

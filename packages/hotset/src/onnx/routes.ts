@@ -11,6 +11,7 @@
 import { attention, HotsetError, type Op } from "@hotset/core";
 import { biasAt, onlyHides, type Problem, tensor, tokenPages } from "./problem.js";
 import type { Runner } from "./runner.js";
+import { notRun } from "./tensor.js";
 
 export interface Attended {
   readonly via: string;
@@ -29,20 +30,22 @@ export async function attend(
 ): Promise<Attended[]> {
   const { bias } = problem;
   if (!bias) return [await byDecode(run, problem, width, values), await byPrefill(run, problem, width, values)];
-  const found = [await byMerge(run, problem, width, values)];
-  if (onlyHides(bias)) found.unshift(await bySparse(run, problem, width, values));
-  for (const [op, way] of [
-    [attention.decode, byDecode],
-    [attention.prefill, byPrefill],
-  ] as const) {
-    if (!("mask" in op.ports)) continue;
+  const ways = [byMerge];
+  if (onlyHides(bias)) ways.unshift(bySparse);
+  if ("mask" in attention.decode.ports) ways.push(byDecode);
+  if ("mask" in attention.prefill.ports) ways.push(byPrefill);
+  const found: Attended[] = [];
+  let refused: unknown;
+  for (const way of ways) {
     try {
       found.push(await way(run, problem, width, values));
     } catch (error) {
-      // No kernel for masks here: the other ways are judged all the same.
+      // No kernel for masks here, or too much for single tokens: the other ways are judged all the same.
       if (!(error instanceof HotsetError && error.code === "unsupported")) throw error;
+      refused ??= error;
     }
   }
+  if (found.length === 0) throw refused;
   return found;
 }
 
@@ -59,22 +62,22 @@ function shared({ sizes, queries, cache, scale, softCap }: Problem, width: numbe
 }
 
 /** The bias as the port `mask` has it, [queries, maskHeads, capacity]: bits where it only hides. */
-function masked({ sizes, bias, cache, seen }: Problem): { maskHeads?: number; mask?: { data: Float32Array | Uint32Array; dtype: string } } {
+function masked({ sizes, bias, cache, seen }: Problem): { maskHeads?: number; mask?: Float32Array | Uint32Array } {
   if (!bias) return {};
   const { rows, tokens } = sizes;
   const { heads } = bias;
   const bits = onlyHides(bias);
   const pitch = bits ? Math.ceil(cache.capacity / 32) : cache.capacity;
-  const data = new (bits ? Uint32Array : Float32Array)(seen.length * heads * pitch);
+  const mask = new (bits ? Uint32Array : Float32Array)(seen.length * heads * pitch);
   for (let i = 0; i < seen.length * heads; i++) {
     const [row, h] = [Math.floor(i / heads), i % heads];
     for (let t = 0; t < tokens; t++) {
       const added = bias.values[((Math.floor(row / rows) * heads + h) * rows + (row % rows)) * tokens + t] as number;
-      if (!bits) data[i * pitch + t] = added;
-      else if (added === 0) data[i * pitch + (t >> 5)] = (data[i * pitch + (t >> 5)] as number) | (1 << (t & 31));
+      if (!bits) mask[i * pitch + t] = added;
+      else if (added === 0) mask[i * pitch + (t >> 5)] = (mask[i * pitch + (t >> 5)] as number) | (1 << (t & 31));
     }
   }
-  return { maskHeads: heads, mask: { data, dtype: bits ? "bits" : "f32" } };
+  return { maskHeads: heads, mask };
 }
 
 /** The page of each query's sequence. */
@@ -184,6 +187,8 @@ async function singleTokens(
 ): Promise<{ out: Float32Array; lse: Float32Array; steps: number }> {
   const { batch, rows, tokens, queryHeads, kvHeads, headDim } = sizes;
   const each = batch * rows;
+  const most = tokens * each * queryHeads * Math.max(headDim, width);
+  if (most > 2 ** 27) throw notRun("queries over single keys of at most 2^27 numbers", `${most} numbers for queries over single keys`);
   const repeated = new Float32Array(tokens * queries.length);
   for (let t = 0; t < tokens; t++) repeated.set(queries, t * queries.length);
   const axes = { batch: tokens * each, queryHeads, kvHeads, headDim, valueDim: width, pages: batch * tokens, pageSize: 1, maxPages: 1 };
