@@ -10,6 +10,8 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 describe("every op's declaration", () => {
   it("is found through its family", () => {
     expect(ops.map(({ id }) => id)).toEqual([
+      "attention/continual-retroactive",
+      "attention/continual-single",
       "attention/decode",
       "attention/decode-anchor",
       "attention/decode-sparse",

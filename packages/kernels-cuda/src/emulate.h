@@ -99,6 +99,8 @@ template <class T>
 T atomicAdd(T* at, T value) { const T old = *at; *at = old + value; return old; }
 template <class T>
 T atomicMin(T* at, T value) { const T old = *at; if (value < old) *at = value; return old; }
+template <class T>
+T atomicMax(T* at, T value) { const T old = *at; if (value > old) *at = value; return old; }
 
 template <class T>
 T __ldg(const T* at) { return *at; }

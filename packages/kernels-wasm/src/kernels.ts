@@ -3,6 +3,8 @@
  * lookup and tests follow from the row.
  */
 export const kernels: Readonly<Record<string, readonly string[]>> = {
+  "attention/continual-retroactive": ["heads"],
+  "attention/continual-single": ["heads"],
   "attention/decode": ["chunks"],
   "attention/decode-anchor": ["chunks"],
   "attention/decode-sparse": ["chunks"],

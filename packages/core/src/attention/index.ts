@@ -1,4 +1,6 @@
 /** Attention: finding the tokens worth attending to. */
+export { continualRetroactive } from "./continual-retroactive/spec.js";
+export { continualSingle } from "./continual-single/spec.js";
 export { decode } from "./decode/spec.js";
 export { decodeAnchor } from "./decode-anchor/spec.js";
 export { decodeSparse } from "./decode-sparse/spec.js";

@@ -2,6 +2,8 @@
 
 /** How the cases of each op are loaded: spelt out, so that bundlers can follow. */
 export const caseModules = {
+  "attention/continual-retroactive": () => import("../attention/continual-retroactive/cases.js"),
+  "attention/continual-single": () => import("../attention/continual-single/cases.js"),
   "attention/decode": () => import("../attention/decode/cases.js"),
   "attention/decode-anchor": () => import("../attention/decode-anchor/cases.js"),
   "attention/decode-sparse": () => import("../attention/decode-sparse/cases.js"),

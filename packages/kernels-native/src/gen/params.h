@@ -8,6 +8,81 @@ namespace hotset {
 
 enum : uint32_t { dtype_f32 = 0, dtype_f16 = 1, dtype_bf16 = 2, dtype_i8 = 3, dtype_u8 = 4, dtype_i32 = 5, dtype_u32 = 6, dtype_u64 = 7, dtype_bits = 8, dtype_i4 = 9, dtype_q8_0 = 10, dtype_q4_0 = 11, dtype_mxfp4 = 12 };
 
+// attention/continual-retroactive: One step of sliding-window attention over streams: the answers of all queries of the window, updated.
+struct attention_continual_retroactive_params {
+  int64_t streams;
+  int64_t heads;
+  int64_t window;
+  int64_t head_dim;
+  const float* query;  // [streams, heads, headDim]
+  const float* key;  // [streams, heads, headDim]
+  const float* value;  // [streams, heads, headDim]
+  float* key_ring;  // [streams, heads, window, headDim]
+  float* value_ring;  // [streams, heads, window, headDim]
+  float* query_ring;  // [streams, heads, window, headDim]
+  float* rows;  // [streams, heads, window, headDim + 3]
+  int32_t* steps;  // [streams]
+  float* out;  // [streams, heads, window, headDim]
+  float* error;  // [streams, heads]
+  int32_t* recomputed;  // [streams, heads]
+  float scale;
+  float tolerance;
+};
+static_assert(sizeof(attention_continual_retroactive_params) == 128);
+static_assert(offsetof(attention_continual_retroactive_params, streams) == 0);
+static_assert(offsetof(attention_continual_retroactive_params, heads) == 8);
+static_assert(offsetof(attention_continual_retroactive_params, window) == 16);
+static_assert(offsetof(attention_continual_retroactive_params, head_dim) == 24);
+static_assert(offsetof(attention_continual_retroactive_params, query) == 32);
+static_assert(offsetof(attention_continual_retroactive_params, key) == 40);
+static_assert(offsetof(attention_continual_retroactive_params, value) == 48);
+static_assert(offsetof(attention_continual_retroactive_params, key_ring) == 56);
+static_assert(offsetof(attention_continual_retroactive_params, value_ring) == 64);
+static_assert(offsetof(attention_continual_retroactive_params, query_ring) == 72);
+static_assert(offsetof(attention_continual_retroactive_params, rows) == 80);
+static_assert(offsetof(attention_continual_retroactive_params, steps) == 88);
+static_assert(offsetof(attention_continual_retroactive_params, out) == 96);
+static_assert(offsetof(attention_continual_retroactive_params, error) == 104);
+static_assert(offsetof(attention_continual_retroactive_params, recomputed) == 112);
+static_assert(offsetof(attention_continual_retroactive_params, scale) == 120);
+static_assert(offsetof(attention_continual_retroactive_params, tolerance) == 124);
+constexpr int attention_continual_retroactive_tensors = 11;
+enum : int32_t { attention_continual_retroactive_port_query = 0, attention_continual_retroactive_port_key = 1, attention_continual_retroactive_port_value = 2, attention_continual_retroactive_port_key_ring = 3, attention_continual_retroactive_port_value_ring = 4, attention_continual_retroactive_port_query_ring = 5, attention_continual_retroactive_port_rows = 6, attention_continual_retroactive_port_steps = 7, attention_continual_retroactive_port_out = 8, attention_continual_retroactive_port_error = 9, attention_continual_retroactive_port_recomputed = 10 };
+
+// attention/continual-single: One step of sliding-window attention over streams: the newest query over the window.
+struct attention_continual_single_params {
+  int64_t streams;
+  int64_t heads;
+  int64_t window;
+  int64_t head_dim;
+  const float* query;  // [streams, heads, headDim]
+  const float* key;  // [streams, heads, headDim]
+  const float* value;  // [streams, heads, headDim]
+  float* key_ring;  // [streams, heads, window, headDim]
+  float* value_ring;  // [streams, heads, window, headDim]
+  int32_t* steps;  // [streams]
+  float* out;  // [streams, heads, headDim]
+  float* lse;  // [streams, heads]
+  float scale;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(attention_continual_single_params) == 104);
+static_assert(offsetof(attention_continual_single_params, streams) == 0);
+static_assert(offsetof(attention_continual_single_params, heads) == 8);
+static_assert(offsetof(attention_continual_single_params, window) == 16);
+static_assert(offsetof(attention_continual_single_params, head_dim) == 24);
+static_assert(offsetof(attention_continual_single_params, query) == 32);
+static_assert(offsetof(attention_continual_single_params, key) == 40);
+static_assert(offsetof(attention_continual_single_params, value) == 48);
+static_assert(offsetof(attention_continual_single_params, key_ring) == 56);
+static_assert(offsetof(attention_continual_single_params, value_ring) == 64);
+static_assert(offsetof(attention_continual_single_params, steps) == 72);
+static_assert(offsetof(attention_continual_single_params, out) == 80);
+static_assert(offsetof(attention_continual_single_params, lse) == 88);
+static_assert(offsetof(attention_continual_single_params, scale) == 96);
+constexpr int attention_continual_single_tensors = 8;
+enum : int32_t { attention_continual_single_port_query = 0, attention_continual_single_port_key = 1, attention_continual_single_port_value = 2, attention_continual_single_port_key_ring = 3, attention_continual_single_port_value_ring = 4, attention_continual_single_port_steps = 5, attention_continual_single_port_out = 6, attention_continual_single_port_lse = 7 };
+
 // attention/decode: One decode step of grouped-query attention over a paged KV cache.
 struct attention_decode_params {
   int64_t batch;

@@ -14,6 +14,65 @@ export const DTYPE_Q8_0: u32 = 10;
 export const DTYPE_Q4_0: u32 = 11;
 export const DTYPE_MXFP4: u32 = 12;
 
+/** attention/continual-retroactive: One step of sliding-window attention over streams: the answers of all queries of the window, updated. */
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_QUERY: i32 = 0;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_KEY: i32 = 1;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_VALUE: i32 = 2;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_KEY_RING: i32 = 3;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_VALUE_RING: i32 = 4;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_QUERY_RING: i32 = 5;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_ROWS: i32 = 6;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_STEPS: i32 = 7;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_OUT: i32 = 8;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_ERROR: i32 = 9;
+export const ATTENTION_CONTINUAL_RETROACTIVE_PORT_RECOMPUTED: i32 = 10;
+@unmanaged
+export class AttentionContinualRetroactiveParams {
+  streams: u32;
+  heads: u32;
+  window: u32;
+  head_dim: u32;
+  query: usize; // [streams, heads, headDim]
+  key: usize; // [streams, heads, headDim]
+  value: usize; // [streams, heads, headDim]
+  key_ring: usize; // [streams, heads, window, headDim]
+  value_ring: usize; // [streams, heads, window, headDim]
+  query_ring: usize; // [streams, heads, window, headDim]
+  rows: usize; // [streams, heads, window, headDim + 3]
+  steps: usize; // [streams]
+  out: usize; // [streams, heads, window, headDim]
+  error: usize; // [streams, heads]
+  recomputed: usize; // [streams, heads]
+  scale: f32;
+  tolerance: f32;
+}
+
+/** attention/continual-single: One step of sliding-window attention over streams: the newest query over the window. */
+export const ATTENTION_CONTINUAL_SINGLE_PORT_QUERY: i32 = 0;
+export const ATTENTION_CONTINUAL_SINGLE_PORT_KEY: i32 = 1;
+export const ATTENTION_CONTINUAL_SINGLE_PORT_VALUE: i32 = 2;
+export const ATTENTION_CONTINUAL_SINGLE_PORT_KEY_RING: i32 = 3;
+export const ATTENTION_CONTINUAL_SINGLE_PORT_VALUE_RING: i32 = 4;
+export const ATTENTION_CONTINUAL_SINGLE_PORT_STEPS: i32 = 5;
+export const ATTENTION_CONTINUAL_SINGLE_PORT_OUT: i32 = 6;
+export const ATTENTION_CONTINUAL_SINGLE_PORT_LSE: i32 = 7;
+@unmanaged
+export class AttentionContinualSingleParams {
+  streams: u32;
+  heads: u32;
+  window: u32;
+  head_dim: u32;
+  query: usize; // [streams, heads, headDim]
+  key: usize; // [streams, heads, headDim]
+  value: usize; // [streams, heads, headDim]
+  key_ring: usize; // [streams, heads, window, headDim]
+  value_ring: usize; // [streams, heads, window, headDim]
+  steps: usize; // [streams]
+  out: usize; // [streams, heads, headDim]
+  lse: usize; // [streams, heads]
+  scale: f32;
+}
+
 /** attention/decode: One decode step of grouped-query attention over a paged KV cache. */
 export const ATTENTION_DECODE_PORT_QUERIES: i32 = 0;
 export const ATTENTION_DECODE_PORT_KEY_PAGES: i32 = 1;
