@@ -14,3 +14,4 @@ export * from "./policy/index.js";
 export { prefill } from "./prefill/spec.js";
 export { rope } from "./rope/spec.js";
 export { select } from "./select/spec.js";
+export * from "./stream/index.js";
