@@ -1,10 +1,11 @@
-import type { Case, OpCases } from "../../testing/case.js";
+import type { Case, InputRequest, OpCases, Tensors } from "../../testing/case.js";
 import { badSteps, long, type StreamTensors, sizes, special } from "../continual-single/inputs.js";
 import { ringMutants, wrong } from "../continual-single/mutants.js";
 import type { RingAxes } from "../continual-single/ring.js";
-import { retroactive } from "./inputs.js";
+import { defaultTolerance, retroactive } from "./inputs.js";
 import { kernel32 } from "./kernel32.js";
 import { laws } from "./laws.js";
+import { rowExtra } from "./reference.js";
 
 /** The key that leaves lies along some of the queries, which it then had nearly to itself. */
 function outweighing({ keyRing, queryRing, steps }: StreamTensors, { streams, heads, window, headDim }: RingAxes): void {
@@ -85,31 +86,45 @@ export const cases: OpCases = {
     axes: sizes(1, 8, window, 64),
     variants: [{}],
     inputs: quick,
+    // One head.
+    sample: (whole, inputs) => {
+      const part = ([port, data]: [string, Tensors[string]]) => [port, port === "steps" ? data : data.slice(0, data.length / 8)];
+      return {
+        axes: { ...whole, heads: 1 },
+        inputs: Object.fromEntries(Object.entries(inputs).map(part)),
+        pick: ({ out, error, recomputed }) => ({
+          out: (out as Float32Array).subarray(0, window * 64),
+          error: (error as Float32Array).subarray(0, 1),
+          recomputed: (recomputed as Int32Array).subarray(0, 1),
+        }),
+      };
+    },
   })),
 };
 
-/** Of large windows quickly: all rows are equal. */
-function quick(request: Parameters<Case["inputs"]>[0]) {
+/** Of large windows quickly: four tokens again and again, and estimates of all sizes, so that each step refreshes its share of the rows. */
+function quick(request: InputRequest): Tensors {
   const { heads, window, headDim } = request.axes as RingAxes;
-  const one = retroactive({ spread: 1, arrived: () => 4, estimates: 0 })({ ...request, axes: { ...request.axes, heads: 1, window: 4 } });
-  const ring = (data: Float32Array, width: number) => {
-    const out = new Float32Array(heads * window * width);
-    for (let i = 0; i < heads * window; i++) out.set(data.subarray((i % 4) * width, ((i % 4) + 1) * width), i * width);
+  const width = headDim + rowExtra;
+  const one = retroactive({ spread: 1, arrived: () => 4 })({ ...request, axes: { ...request.axes, heads: 1, window: 4 } });
+  const ring = (port: string, each: number) => {
+    const data = one[port] as Float32Array;
+    const out = new Float32Array(heads * window * each);
+    for (let i = 0; i < heads * window; i++) out.set(data.subarray((i % 4) * each, ((i % 4) + 1) * each), i * each);
     return out;
   };
-  const wide = (data: Float32Array) => Float32Array.from({ length: heads * headDim }, (_, i) => data[i % headDim] as number);
-  const rows = ring(one.rows as Float32Array, headDim + 3);
-  // Each of the four tokens is there window / 4 times.
-  for (let i = 0; i < heads * window; i++)
-    for (let d = 0; d < headDim + 2; d++)
-      if (d !== headDim) rows[i * (headDim + 3) + d] = ((rows[i * (headDim + 3) + d] as number) * window) / 4;
+  const wide = (port: string) =>
+    Float32Array.from({ length: heads * headDim }, (_, i) => (one[port] as Float32Array)[i % headDim] as number);
+  const rows = ring("rows", width);
+  for (let i = 0; i < heads * window; i++) {
+    const row = rows.subarray(i * width, (i + 1) * width);
+    // Each of the tokens is there window / 4 times.
+    for (let d = 0; d < headDim + 2; d++) if (d !== headDim) row[d] = ((row[d] as number) * window) / 4;
+    row[headDim + 2] = 0.9 * defaultTolerance(window) * (((i * 389) % window) / window);
+  }
   return {
-    query: wide(one.query as Float32Array),
-    key: wide(one.key as Float32Array),
-    value: wide(one.value as Float32Array),
-    keyRing: ring(one.keyRing as Float32Array, headDim),
-    valueRing: ring(one.valueRing as Float32Array, headDim),
-    queryRing: ring(one.queryRing as Float32Array, headDim),
+    ...Object.fromEntries(["query", "key", "value"].map((port) => [port, wide(port)])),
+    ...Object.fromEntries(["keyRing", "valueRing", "queryRing"].map((port) => [port, ring(port, headDim)])),
     rows,
     steps: Int32Array.of(window),
   };
