@@ -30,8 +30,8 @@ export interface BatchChoice {
  * lets them, and what they show is fitted. So it errs towards small batches: it may stay where one frame more would, in
  * proportion, be too much. Before any measurement the batch is 1.
  *
- * From the SLO-aware batching of StreamDiffusionV2 (arXiv 2511.07399), whose public text gives the aim and not the estimator: the
- * affine fit, the fading and the margin are decided here.
+ * The aim is that of the SLO-aware batching of StreamDiffusionV2 (arXiv 2511.07399); the affine fit, the fading and the margin are
+ * decided here.
  */
 export class BatchSizer {
   readonly deadline: number;

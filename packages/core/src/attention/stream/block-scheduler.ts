@@ -82,8 +82,8 @@ export interface BlockPlan {
  * worker's rate and its fixed part (encoding on the first, decoding on the last) from measured times, and moves blocks when the best
  * partition gains more than the threshold: each move costs weights and caches that change hands.
  *
- * From the block scheduler of StreamDiffusionV2 (arXiv 2511.07399), which balances the stages of a pipeline by measured time; the exact
- * partition, the estimates and the threshold are decided here. A worker that has had no block is taken to be as fast as the mean of those measured.
+ * The aim is that of the block scheduler of StreamDiffusionV2 (arXiv 2511.07399), to balance the stages of a pipeline by measured time;
+ * the exact partition, the estimates and the threshold are decided here. A worker that has had no block is taken to be as fast as the mean of those measured.
  */
 export class BlockScheduler {
   readonly costs: readonly number[];

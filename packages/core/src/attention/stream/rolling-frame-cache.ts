@@ -45,11 +45,11 @@ export interface FrameSlot {
  *
  * Slots fill in order; then each new frame takes the slot of the oldest one that is no sink, and that slot goes to the end of the order
  * once all denoising passes of the frame are done. A frame that has little in common with some sink (a cut) takes the place of the
- * least similar sink instead, and is a sink from then on. Keys keep the rotation they were written with; when positions reach
- * the end of the trained range they start again behind a cache's length, so that a new frame is near to the cached ones' positions
- * no longer, and is again after as many frames as the cache rolls.
+ * least similar sink instead, and is a sink from then on. Positions count frames; when they reach the end of the trained range they
+ * start again at frames - 1. Keys keep the rotation they were written with, so until the cache has rolled once, some cached frames
+ * have larger positions than the new one.
  *
- * From StreamDiffusionV2 (arXiv 2511.07399) and its public code. Where that is silent, this decides: similarities are asked for once
+ * After the sink-guided rolling cache of StreamDiffusionV2 (arXiv 2511.07399). Decided here: similarities are asked for once
  * a frame, at its first pass and with a full cache, so that a frame takes one slot; passes of a frame that fills share its slot.
  * Every call either happens or throws and changes nothing.
  */
