@@ -1,4 +1,6 @@
 /** The WGSL kernels of this backend: one row an op. Its shader has the op's path, the host side lies beside it. */
+import { continualRetroactive } from "./attention/continual-retroactive.js";
+import { continualSingle } from "./attention/continual-single.js";
 import { decode } from "./attention/decode.js";
 import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
@@ -21,6 +23,8 @@ import type { ProgramOf } from "./program.js";
 import { scan } from "./search/scan.js";
 
 export const kernels: Readonly<Record<string, ProgramOf>> = {
+  "attention/continual-retroactive": continualRetroactive,
+  "attention/continual-single": continualSingle,
   "attention/decode": decode,
   "attention/decode-anchor": decodeAnchor,
   "attention/decode-sparse": decodeSparse,

@@ -47,6 +47,8 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
     { tokens: 9, experts: 128, topK: 8, groups: 1, keptGroups: 1 },
     { tokens: 9, experts: 4096, topK: 64, groups: 256, keptGroups: 256 },
   ],
+  "attention/continual-retroactive": [13, 64].map((headDim) => ({ streams: 2, heads: 2, window: 200, headDim })),
+  "attention/continual-single": [13, 64].map((headDim) => ({ streams: 2, heads: 2, window: 200, headDim })),
   "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
   "attention/decode": steps,
   "attention/decode-anchor": steps.map((axes) => ({ ...axes, granularity: 16 })),
