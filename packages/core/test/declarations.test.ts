@@ -16,6 +16,8 @@ describe("every op's declaration", () => {
       "attention/decode-anchor",
       "attention/decode-sparse",
       "attention/merge",
+      "attention/page-scores",
+      "attention/page-stats",
       "attention/prefill",
       "attention/rope",
       "attention/select",

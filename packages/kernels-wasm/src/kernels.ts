@@ -9,6 +9,8 @@ export const kernels: Readonly<Record<string, readonly string[]>> = {
   "attention/decode-anchor": ["chunks"],
   "attention/decode-sparse": ["chunks"],
   "attention/merge": ["rows"],
+  "attention/page-scores": ["rows"],
+  "attention/page-stats": ["granules"],
   "attention/prefill": ["tiles"],
   "attention/rope": ["tokens"],
   "attention/select": ["radix"],

@@ -5,6 +5,8 @@ import { decode } from "./attention/decode.js";
 import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
 import { merge } from "./attention/merge.js";
+import { pageScores } from "./attention/page-scores.js";
+import { pageStats } from "./attention/page-stats.js";
 import { prefill } from "./attention/prefill.js";
 import { rope } from "./attention/rope.js";
 import { select } from "./attention/select.js";
@@ -29,6 +31,8 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode-anchor": decodeAnchor,
   "attention/decode-sparse": decodeSparse,
   "attention/merge": merge,
+  "attention/page-scores": pageScores,
+  "attention/page-stats": pageStats,
   "attention/prefill": prefill,
   "attention/rope": rope,
   "attention/select": select,

@@ -43,6 +43,10 @@ describe.skipIf(without(swiftshader !== undefined))("a model's ops on SwiftShade
   });
 
   const beyond: Readonly<Record<string, Record<string, number>>> = {
+    "attention/page-scores": {
+      ...{ batch: 2, queryHeads: 4, kvHeads: 2, headDim: 16, pages: 150, pageSize: 4, maxPages: 60, granularity: 4 },
+    },
+    "attention/page-stats": { batch: 2, kvHeads: 2, headDim: 16, pages: 100, pageSize: 4, maxPages: 40, granularity: 2 },
     "attention/rope": { tokens: 70, heads: 2, headDim: 16, rotaryPairs: 8 },
     "kv-cache/append": { tokens: 70, kvHeads: 2, headDim: 16, valueDim: 12, pages: 100, pageSize: 4 },
     "kv-cache/compact": { batch: 2, kvHeads: 2, headDim: 16, valueDim: 12, pages: 81, pageSize: 4, maxPages: 40, maxKept: 160 },

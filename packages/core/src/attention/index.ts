@@ -10,6 +10,8 @@ export { type SpeculativeRows, type SpeculativeSettings, speculativeRows } from 
 export type { LayerStep, ReuseCounters } from "./layer-reuse-step.js";
 export { checkLists, type ListChecks } from "./lists.js";
 export { merge } from "./merge/spec.js";
+export { pageScores } from "./page-scores/spec.js";
+export { pageStats } from "./page-stats/spec.js";
 export * from "./policy/index.js";
 export { prefill } from "./prefill/spec.js";
 export { rope } from "./rope/spec.js";

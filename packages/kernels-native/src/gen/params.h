@@ -269,6 +269,86 @@ static_assert(offsetof(attention_merge_params, lse) == 48);
 constexpr int attention_merge_tensors = 4;
 enum : int32_t { attention_merge_port_part_out = 0, attention_merge_port_part_lse = 1, attention_merge_port_out = 2, attention_merge_port_lse = 3 };
 
+// attention/page-scores: Scores the granules of a paged KV cache for a query by statistics of their keys, without reading the keys.
+enum : uint32_t { attention_page_scores_statistics_meanstd = 0, attention_page_scores_statistics_minmax = 1 };
+enum : uint32_t { attention_page_scores_pool_sum = 0, attention_page_scores_pool_max = 1 };
+struct attention_page_scores_params {
+  int64_t batch;
+  int64_t query_heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  int64_t granularity;
+  const float* queries;  // [batch, queryHeads, headDim]
+  const float* page_stats;  // [pages, kvHeads, ceil(pageSize / granularity), 2, headDim]
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* lengths;  // [batch]
+  float* scores;  // [batch, kvHeads, ceil(maxPages * pageSize / granularity)]
+  uint32_t statistics;
+  uint32_t pool;
+  float spread;
+  uint32_t padding_[1];
+};
+static_assert(sizeof(attention_page_scores_params) == 120);
+static_assert(offsetof(attention_page_scores_params, batch) == 0);
+static_assert(offsetof(attention_page_scores_params, query_heads) == 8);
+static_assert(offsetof(attention_page_scores_params, kv_heads) == 16);
+static_assert(offsetof(attention_page_scores_params, head_dim) == 24);
+static_assert(offsetof(attention_page_scores_params, pages) == 32);
+static_assert(offsetof(attention_page_scores_params, page_size) == 40);
+static_assert(offsetof(attention_page_scores_params, max_pages) == 48);
+static_assert(offsetof(attention_page_scores_params, granularity) == 56);
+static_assert(offsetof(attention_page_scores_params, queries) == 64);
+static_assert(offsetof(attention_page_scores_params, page_stats) == 72);
+static_assert(offsetof(attention_page_scores_params, page_table) == 80);
+static_assert(offsetof(attention_page_scores_params, lengths) == 88);
+static_assert(offsetof(attention_page_scores_params, scores) == 96);
+static_assert(offsetof(attention_page_scores_params, statistics) == 104);
+static_assert(offsetof(attention_page_scores_params, pool) == 108);
+static_assert(offsetof(attention_page_scores_params, spread) == 112);
+constexpr int attention_page_scores_tensors = 5;
+enum : int32_t { attention_page_scores_port_queries = 0, attention_page_scores_port_page_stats = 1, attention_page_scores_port_page_table = 2, attention_page_scores_port_lengths = 3, attention_page_scores_port_scores = 4 };
+
+// attention/page-stats: Mean and deviation, or least and largest, of the keys of each granule of a paged KV cache, made anew where tokens were added.
+enum : uint32_t { attention_page_stats_statistics_meanstd = 0, attention_page_stats_statistics_minmax = 1 };
+struct attention_page_stats_params {
+  int64_t batch;
+  int64_t kv_heads;
+  int64_t head_dim;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  int64_t granularity;
+  const void* key_pages;  // [pages, kvHeads, pageSize, headDim]
+  const float* key_scale;  // [pages, kvHeads, pageSize]
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* lengths;  // [batch]
+  const int32_t* from;  // [batch]
+  float* page_stats;  // [pages, kvHeads, ceil(pageSize / granularity), 2, headDim]
+  uint32_t statistics;
+  uint32_t key_pages_dtype;
+};
+static_assert(sizeof(attention_page_stats_params) == 112);
+static_assert(offsetof(attention_page_stats_params, batch) == 0);
+static_assert(offsetof(attention_page_stats_params, kv_heads) == 8);
+static_assert(offsetof(attention_page_stats_params, head_dim) == 16);
+static_assert(offsetof(attention_page_stats_params, pages) == 24);
+static_assert(offsetof(attention_page_stats_params, page_size) == 32);
+static_assert(offsetof(attention_page_stats_params, max_pages) == 40);
+static_assert(offsetof(attention_page_stats_params, granularity) == 48);
+static_assert(offsetof(attention_page_stats_params, key_pages) == 56);
+static_assert(offsetof(attention_page_stats_params, key_scale) == 64);
+static_assert(offsetof(attention_page_stats_params, page_table) == 72);
+static_assert(offsetof(attention_page_stats_params, lengths) == 80);
+static_assert(offsetof(attention_page_stats_params, from) == 88);
+static_assert(offsetof(attention_page_stats_params, page_stats) == 96);
+static_assert(offsetof(attention_page_stats_params, statistics) == 104);
+static_assert(offsetof(attention_page_stats_params, key_pages_dtype) == 108);
+constexpr int attention_page_stats_tensors = 6;
+enum : int32_t { attention_page_stats_port_key_pages = 0, attention_page_stats_port_key_scale = 1, attention_page_stats_port_page_table = 2, attention_page_stats_port_lengths = 3, attention_page_stats_port_from = 4, attention_page_stats_port_page_stats = 5 };
+
 // attention/prefill: Causal grouped-query attention of many tokens at once over past and present in a paged KV cache.
 struct attention_prefill_params {
   int64_t tokens;

@@ -208,6 +208,64 @@ export class AttentionMergeParams {
   lse: usize; // [rows]
 }
 
+/** attention/page-scores: Scores the granules of a paged KV cache for a query by statistics of their keys, without reading the keys. */
+export const ATTENTION_PAGE_SCORES_STATISTICS_MEANSTD: u32 = 0;
+export const ATTENTION_PAGE_SCORES_STATISTICS_MINMAX: u32 = 1;
+export const ATTENTION_PAGE_SCORES_POOL_SUM: u32 = 0;
+export const ATTENTION_PAGE_SCORES_POOL_MAX: u32 = 1;
+export const ATTENTION_PAGE_SCORES_PORT_QUERIES: i32 = 0;
+export const ATTENTION_PAGE_SCORES_PORT_PAGE_STATS: i32 = 1;
+export const ATTENTION_PAGE_SCORES_PORT_PAGE_TABLE: i32 = 2;
+export const ATTENTION_PAGE_SCORES_PORT_LENGTHS: i32 = 3;
+export const ATTENTION_PAGE_SCORES_PORT_SCORES: i32 = 4;
+@unmanaged
+export class AttentionPageScoresParams {
+  batch: u32;
+  query_heads: u32;
+  kv_heads: u32;
+  head_dim: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  granularity: u32;
+  queries: usize; // [batch, queryHeads, headDim]
+  page_stats: usize; // [pages, kvHeads, ceil(pageSize / granularity), 2, headDim]
+  page_table: usize; // [batch, maxPages]
+  lengths: usize; // [batch]
+  scores: usize; // [batch, kvHeads, ceil(maxPages * pageSize / granularity)]
+  statistics: u32;
+  pool: u32;
+  spread: f32;
+}
+
+/** attention/page-stats: Mean and deviation, or least and largest, of the keys of each granule of a paged KV cache, made anew where tokens were added. */
+export const ATTENTION_PAGE_STATS_STATISTICS_MEANSTD: u32 = 0;
+export const ATTENTION_PAGE_STATS_STATISTICS_MINMAX: u32 = 1;
+export const ATTENTION_PAGE_STATS_PORT_KEY_PAGES: i32 = 0;
+export const ATTENTION_PAGE_STATS_PORT_KEY_SCALE: i32 = 1;
+export const ATTENTION_PAGE_STATS_PORT_PAGE_TABLE: i32 = 2;
+export const ATTENTION_PAGE_STATS_PORT_LENGTHS: i32 = 3;
+export const ATTENTION_PAGE_STATS_PORT_FROM: i32 = 4;
+export const ATTENTION_PAGE_STATS_PORT_PAGE_STATS: i32 = 5;
+@unmanaged
+export class AttentionPageStatsParams {
+  batch: u32;
+  kv_heads: u32;
+  head_dim: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  granularity: u32;
+  key_pages: usize; // [pages, kvHeads, pageSize, headDim]
+  key_scale: usize; // [pages, kvHeads, pageSize]
+  page_table: usize; // [batch, maxPages]
+  lengths: usize; // [batch]
+  from: usize; // [batch]
+  page_stats: usize; // [pages, kvHeads, ceil(pageSize / granularity), 2, headDim]
+  statistics: u32;
+  key_pages_dtype: u32;
+}
+
 /** attention/prefill: Causal grouped-query attention of many tokens at once over past and present in a paged KV cache. */
 export const ATTENTION_PREFILL_PORT_QUERIES: i32 = 0;
 export const ATTENTION_PREFILL_PORT_KEY_PAGES: i32 = 1;

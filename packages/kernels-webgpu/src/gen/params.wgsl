@@ -88,6 +88,38 @@ struct AttentionMergeParams {
   padding_0: u32,
 }
 
+// attention/page-scores: Scores the granules of a paged KV cache for a query by statistics of their keys, without reading the keys.
+struct AttentionPageScoresParams {
+  batch: u32,
+  query_heads: u32,
+  kv_heads: u32,
+  head_dim: u32,
+  pages: u32,
+  page_size: u32,
+  max_pages: u32,
+  granularity: u32,
+  statistics: u32,
+  pool: u32,
+  spread: f32,
+  padding_0: u32,
+}
+
+// attention/page-stats: Mean and deviation, or least and largest, of the keys of each granule of a paged KV cache, made anew where tokens were added.
+struct AttentionPageStatsParams {
+  batch: u32,
+  kv_heads: u32,
+  head_dim: u32,
+  pages: u32,
+  page_size: u32,
+  max_pages: u32,
+  granularity: u32,
+  statistics: u32,
+  key_pages_dtype: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
+}
+
 // attention/prefill: Causal grouped-query attention of many tokens at once over past and present in a paged KV cache.
 struct AttentionPrefillParams {
   tokens: u32,

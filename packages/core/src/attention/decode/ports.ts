@@ -43,13 +43,13 @@ export const granularity = axis("tokens of a granule: consecutive ones that are 
 export const groupedHeads = {
   says: "queryHeads a multiple of kvHeads",
   about: ["queryHeads", "kvHeads"],
-  holds: ({ queryHeads, kvHeads }: CacheSizes) => queryHeads % kvHeads === 0,
+  holds: ({ queryHeads, kvHeads }: Pick<CacheSizes, "queryHeads" | "kvHeads">) => queryHeads % kvHeads === 0,
 };
 
 export const addressable = {
   says: "maxPages * pageSize at most 2147483646",
   about: ["maxPages", "pageSize"],
-  holds: ({ maxPages, pageSize }: CacheSizes) => maxPages * pageSize <= 2 ** 31 - 2,
+  holds: ({ maxPages, pageSize }: Pick<CacheSizes, "maxPages" | "pageSize">) => maxPages * pageSize <= 2 ** 31 - 2,
 };
 
 /** Of a step in which each head sees so many `tokens` of each sequence, and its KV head's are read `reads` times. */
