@@ -4,6 +4,9 @@ import { continualSingle } from "./attention/continual-single.js";
 import { decode } from "./attention/decode.js";
 import { decodeAnchor } from "./attention/decode-anchor.js";
 import { decodeSparse } from "./attention/decode-sparse.js";
+import { hashScores } from "./attention/hash-scores.js";
+import { indexScores } from "./attention/index-scores.js";
+import { keyHashes } from "./attention/key-hashes.js";
 import { merge } from "./attention/merge.js";
 import { pageScores } from "./attention/page-scores.js";
 import { pageStats } from "./attention/page-stats.js";
@@ -30,6 +33,9 @@ export const kernels: Readonly<Record<string, ProgramOf>> = {
   "attention/decode": decode,
   "attention/decode-anchor": decodeAnchor,
   "attention/decode-sparse": decodeSparse,
+  "attention/hash-scores": hashScores,
+  "attention/index-scores": indexScores,
+  "attention/key-hashes": keyHashes,
   "attention/merge": merge,
   "attention/page-scores": pageScores,
   "attention/page-stats": pageStats,

@@ -43,6 +43,11 @@ describe.skipIf(without(swiftshader !== undefined))("a model's ops on SwiftShade
   });
 
   const beyond: Readonly<Record<string, Record<string, number>>> = {
+    "attention/hash-scores": {
+      ...{ batch: 2, queryHeads: 4, kvHeads: 2, bits: 64, pages: 300, pageSize: 4, maxPages: 100, granularity: 2 },
+    },
+    "attention/index-scores": { batch: 2, heads: 2, indexDim: 32, pages: 150, pageSize: 4, maxPages: 50, granularity: 2 },
+    "attention/key-hashes": { tokens: 70, kvHeads: 2, bits: 32, pages: 400, pageSize: 4 },
     "attention/page-scores": {
       ...{ batch: 2, queryHeads: 4, kvHeads: 2, headDim: 16, pages: 150, pageSize: 4, maxPages: 60, granularity: 4 },
     },

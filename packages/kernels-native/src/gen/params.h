@@ -248,6 +248,97 @@ static_assert(offsetof(attention_decode_sparse_params, window) == 188);
 constexpr int attention_decode_sparse_tensors = 11;
 enum : int32_t { attention_decode_sparse_port_queries = 0, attention_decode_sparse_port_key_pages = 1, attention_decode_sparse_port_key_scale = 2, attention_decode_sparse_port_value_pages = 3, attention_decode_sparse_port_value_scale = 4, attention_decode_sparse_port_page_table = 5, attention_decode_sparse_port_lengths = 6, attention_decode_sparse_port_sinks = 7, attention_decode_sparse_port_selected = 8, attention_decode_sparse_port_out = 9, attention_decode_sparse_port_lse = 10 };
 
+// attention/hash-scores: Scores the granules of a paged KV cache for a query by the Hamming distance of its hash to those of their keys.
+struct attention_hash_scores_params {
+  int64_t batch;
+  int64_t query_heads;
+  int64_t kv_heads;
+  int64_t bits;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  int64_t granularity;
+  const float* queries;  // [batch, queryHeads, bits]
+  const uint32_t* hash_pages;  // [pages, kvHeads, pageSize, ceil(bits / 32)]
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* lengths;  // [batch]
+  float* scores;  // [batch, kvHeads, ceil(maxPages * pageSize / granularity)]
+};
+static_assert(sizeof(attention_hash_scores_params) == 104);
+static_assert(offsetof(attention_hash_scores_params, batch) == 0);
+static_assert(offsetof(attention_hash_scores_params, query_heads) == 8);
+static_assert(offsetof(attention_hash_scores_params, kv_heads) == 16);
+static_assert(offsetof(attention_hash_scores_params, bits) == 24);
+static_assert(offsetof(attention_hash_scores_params, pages) == 32);
+static_assert(offsetof(attention_hash_scores_params, page_size) == 40);
+static_assert(offsetof(attention_hash_scores_params, max_pages) == 48);
+static_assert(offsetof(attention_hash_scores_params, granularity) == 56);
+static_assert(offsetof(attention_hash_scores_params, queries) == 64);
+static_assert(offsetof(attention_hash_scores_params, hash_pages) == 72);
+static_assert(offsetof(attention_hash_scores_params, page_table) == 80);
+static_assert(offsetof(attention_hash_scores_params, lengths) == 88);
+static_assert(offsetof(attention_hash_scores_params, scores) == 96);
+constexpr int attention_hash_scores_tensors = 5;
+enum : int32_t { attention_hash_scores_port_queries = 0, attention_hash_scores_port_hash_pages = 1, attention_hash_scores_port_page_table = 2, attention_hash_scores_port_lengths = 3, attention_hash_scores_port_scores = 4 };
+
+// attention/index-scores: Scores the granules of a context for a query by an indexer: int8 index keys, ReLU, and a weight for each index head.
+struct attention_index_scores_params {
+  int64_t batch;
+  int64_t heads;
+  int64_t index_dim;
+  int64_t pages;
+  int64_t page_size;
+  int64_t max_pages;
+  int64_t granularity;
+  const float* queries;  // [batch, heads, indexDim]
+  const float* weights;  // [batch, heads]
+  const int8_t* index_keys;  // [pages, 1, pageSize, indexDim]
+  const float* index_scale;  // [pages, 1, pageSize]
+  const int32_t* page_table;  // [batch, maxPages]
+  const int32_t* lengths;  // [batch]
+  float* scores;  // [batch, 1, ceil(maxPages * pageSize / granularity)]
+};
+static_assert(sizeof(attention_index_scores_params) == 112);
+static_assert(offsetof(attention_index_scores_params, batch) == 0);
+static_assert(offsetof(attention_index_scores_params, heads) == 8);
+static_assert(offsetof(attention_index_scores_params, index_dim) == 16);
+static_assert(offsetof(attention_index_scores_params, pages) == 24);
+static_assert(offsetof(attention_index_scores_params, page_size) == 32);
+static_assert(offsetof(attention_index_scores_params, max_pages) == 40);
+static_assert(offsetof(attention_index_scores_params, granularity) == 48);
+static_assert(offsetof(attention_index_scores_params, queries) == 56);
+static_assert(offsetof(attention_index_scores_params, weights) == 64);
+static_assert(offsetof(attention_index_scores_params, index_keys) == 72);
+static_assert(offsetof(attention_index_scores_params, index_scale) == 80);
+static_assert(offsetof(attention_index_scores_params, page_table) == 88);
+static_assert(offsetof(attention_index_scores_params, lengths) == 96);
+static_assert(offsetof(attention_index_scores_params, scores) == 104);
+constexpr int attention_index_scores_tensors = 7;
+enum : int32_t { attention_index_scores_port_queries = 0, attention_index_scores_port_weights = 1, attention_index_scores_port_index_keys = 2, attention_index_scores_port_index_scale = 3, attention_index_scores_port_page_table = 4, attention_index_scores_port_lengths = 5, attention_index_scores_port_scores = 6 };
+
+// attention/key-hashes: Writes the signs of new keys, as bits, into the slots of paged hashes.
+struct attention_key_hashes_params {
+  int64_t tokens;
+  int64_t kv_heads;
+  int64_t bits;
+  int64_t pages;
+  int64_t page_size;
+  const float* keys;  // [tokens, kvHeads, bits]
+  const int32_t* slots;  // [tokens]
+  uint32_t* hash_pages;  // [pages, kvHeads, pageSize, ceil(bits / 32)]
+};
+static_assert(sizeof(attention_key_hashes_params) == 64);
+static_assert(offsetof(attention_key_hashes_params, tokens) == 0);
+static_assert(offsetof(attention_key_hashes_params, kv_heads) == 8);
+static_assert(offsetof(attention_key_hashes_params, bits) == 16);
+static_assert(offsetof(attention_key_hashes_params, pages) == 24);
+static_assert(offsetof(attention_key_hashes_params, page_size) == 32);
+static_assert(offsetof(attention_key_hashes_params, keys) == 40);
+static_assert(offsetof(attention_key_hashes_params, slots) == 48);
+static_assert(offsetof(attention_key_hashes_params, hash_pages) == 56);
+constexpr int attention_key_hashes_tensors = 3;
+enum : int32_t { attention_key_hashes_port_keys = 0, attention_key_hashes_port_slots = 1, attention_key_hashes_port_hash_pages = 2 };
+
 // attention/merge: Joins attention states (out, lse) over disjoint sets of tokens into the state over all of them.
 struct attention_merge_params {
   int64_t parts;

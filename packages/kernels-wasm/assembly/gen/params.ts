@@ -192,6 +192,71 @@ export class AttentionDecodeSparseParams {
   window: u32;
 }
 
+/** attention/hash-scores: Scores the granules of a paged KV cache for a query by the Hamming distance of its hash to those of their keys. */
+export const ATTENTION_HASH_SCORES_PORT_QUERIES: i32 = 0;
+export const ATTENTION_HASH_SCORES_PORT_HASH_PAGES: i32 = 1;
+export const ATTENTION_HASH_SCORES_PORT_PAGE_TABLE: i32 = 2;
+export const ATTENTION_HASH_SCORES_PORT_LENGTHS: i32 = 3;
+export const ATTENTION_HASH_SCORES_PORT_SCORES: i32 = 4;
+@unmanaged
+export class AttentionHashScoresParams {
+  batch: u32;
+  query_heads: u32;
+  kv_heads: u32;
+  bits: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  granularity: u32;
+  queries: usize; // [batch, queryHeads, bits]
+  hash_pages: usize; // [pages, kvHeads, pageSize, ceil(bits / 32)]
+  page_table: usize; // [batch, maxPages]
+  lengths: usize; // [batch]
+  scores: usize; // [batch, kvHeads, ceil(maxPages * pageSize / granularity)]
+}
+
+/** attention/index-scores: Scores the granules of a context for a query by an indexer: int8 index keys, ReLU, and a weight for each index head. */
+export const ATTENTION_INDEX_SCORES_PORT_QUERIES: i32 = 0;
+export const ATTENTION_INDEX_SCORES_PORT_WEIGHTS: i32 = 1;
+export const ATTENTION_INDEX_SCORES_PORT_INDEX_KEYS: i32 = 2;
+export const ATTENTION_INDEX_SCORES_PORT_INDEX_SCALE: i32 = 3;
+export const ATTENTION_INDEX_SCORES_PORT_PAGE_TABLE: i32 = 4;
+export const ATTENTION_INDEX_SCORES_PORT_LENGTHS: i32 = 5;
+export const ATTENTION_INDEX_SCORES_PORT_SCORES: i32 = 6;
+@unmanaged
+export class AttentionIndexScoresParams {
+  batch: u32;
+  heads: u32;
+  index_dim: u32;
+  pages: u32;
+  page_size: u32;
+  max_pages: u32;
+  granularity: u32;
+  queries: usize; // [batch, heads, indexDim]
+  weights: usize; // [batch, heads]
+  index_keys: usize; // [pages, 1, pageSize, indexDim]
+  index_scale: usize; // [pages, 1, pageSize]
+  page_table: usize; // [batch, maxPages]
+  lengths: usize; // [batch]
+  scores: usize; // [batch, 1, ceil(maxPages * pageSize / granularity)]
+}
+
+/** attention/key-hashes: Writes the signs of new keys, as bits, into the slots of paged hashes. */
+export const ATTENTION_KEY_HASHES_PORT_KEYS: i32 = 0;
+export const ATTENTION_KEY_HASHES_PORT_SLOTS: i32 = 1;
+export const ATTENTION_KEY_HASHES_PORT_HASH_PAGES: i32 = 2;
+@unmanaged
+export class AttentionKeyHashesParams {
+  tokens: u32;
+  kv_heads: u32;
+  bits: u32;
+  pages: u32;
+  page_size: u32;
+  keys: usize; // [tokens, kvHeads, bits]
+  slots: usize; // [tokens]
+  hash_pages: usize; // [pages, kvHeads, pageSize, ceil(bits / 32)]
+}
+
 /** attention/merge: Joins attention states (out, lse) over disjoint sets of tokens into the state over all of them. */
 export const ATTENTION_MERGE_PORT_PART_OUT: i32 = 0;
 export const ATTENTION_MERGE_PORT_PART_LSE: i32 = 1;

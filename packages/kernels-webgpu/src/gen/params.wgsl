@@ -80,6 +80,42 @@ struct AttentionDecodeSparseParams {
   padding_0: u32,
 }
 
+// attention/hash-scores: Scores the granules of a paged KV cache for a query by the Hamming distance of its hash to those of their keys.
+struct AttentionHashScoresParams {
+  batch: u32,
+  query_heads: u32,
+  kv_heads: u32,
+  bits: u32,
+  pages: u32,
+  page_size: u32,
+  max_pages: u32,
+  granularity: u32,
+}
+
+// attention/index-scores: Scores the granules of a context for a query by an indexer: int8 index keys, ReLU, and a weight for each index head.
+struct AttentionIndexScoresParams {
+  batch: u32,
+  heads: u32,
+  index_dim: u32,
+  pages: u32,
+  page_size: u32,
+  max_pages: u32,
+  granularity: u32,
+  padding_0: u32,
+}
+
+// attention/key-hashes: Writes the signs of new keys, as bits, into the slots of paged hashes.
+struct AttentionKeyHashesParams {
+  tokens: u32,
+  kv_heads: u32,
+  bits: u32,
+  pages: u32,
+  page_size: u32,
+  padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
+}
+
 // attention/merge: Joins attention states (out, lse) over disjoint sets of tokens into the state over all of them.
 struct AttentionMergeParams {
   parts: u32,
