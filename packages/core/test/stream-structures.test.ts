@@ -13,13 +13,19 @@ class PlainCache {
   target = 0;
   kind = "";
 
-  constructor(
-    readonly size: number,
-    readonly sinks: number,
-    readonly steps: number,
-    readonly below: number | null,
-    readonly reset: number | null,
-  ) {}
+  readonly size: number;
+  readonly sinks: number;
+  readonly steps: number;
+  readonly below: number | null;
+  readonly reset: number | null;
+
+  constructor(size: number, sinks: number, steps: number, below: number | null, reset: number | null) {
+    this.size = size;
+    this.sinks = sinks;
+    this.steps = steps;
+    this.below = below;
+    this.reset = reset;
+  }
 
   wants(): boolean {
     return this.left === 0 && this.below !== null && this.sinks > 0 && this.slots.length === this.size;

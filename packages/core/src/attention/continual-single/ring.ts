@@ -94,23 +94,33 @@ export function attend(
   scale: number,
 ): Row {
   const { window, headDim } = axes;
-  const row = (ring: Float32Array, i: number): Float32Array =>
-    ring.subarray((head * window + i) * headDim, (head * window + i + 1) * headDim);
-  const logits = Array.from({ length: held }, (_, i) => logitOf(query, row(keyRing, i), scale));
-  const finite = logits.every(({ logit }) => Number.isFinite(logit));
-  const base = logits.reduce((most, { logit }) => Math.max(most, logit), Number.NEGATIVE_INFINITY);
+  const first = head * window * headDim;
+  const [logits, unsure] = [new Float64Array(held), new Float64Array(held)];
+  let [base, finite] = [Number.NEGATIVE_INFINITY, true];
+  for (let t = 0, at = first; t < held; t++, at += headDim) {
+    let [dot, terms] = [0, 0];
+    for (let d = 0; d < headDim; d++) {
+      const term = (query[d] as number) * (keyRing[at + d] as number);
+      dot += term;
+      terms += Math.abs(term);
+    }
+    logits[t] = dot * scale;
+    // What the rounding of a logit makes of its weight.
+    unsure[t] = 1 + terms * Math.abs(scale);
+    finite &&= Number.isFinite(logits[t]);
+    base = Math.max(base, logits[t] as number);
+  }
   const [values, spread, terms] = [new Float64Array(headDim), new Float64Array(headDim), new Float64Array(headDim)];
   let [sum, size] = [0, 0];
-  for (const [i, { logit, size: unsure }] of logits.entries()) {
-    const weight = Math.exp(logit - base);
+  for (let t = 0, at = first; t < held; t++, at += headDim) {
+    const weight = Math.exp((logits[t] as number) - base);
     sum += weight;
-    size += weight * (1 + unsure);
-    const value = row(valueRing, i);
+    size += weight * (unsure[t] as number);
     for (let d = 0; d < headDim; d++) {
-      const term = weight * (value[d] as number);
+      const term = weight * (valueRing[at + d] as number);
       values[d] = (values[d] as number) + term;
       terms[d] = (terms[d] as number) + Math.abs(term);
-      spread[d] = (spread[d] as number) + Math.abs(term) * (1 + unsure);
+      spread[d] = (spread[d] as number) + Math.abs(term) * (unsure[t] as number);
     }
   }
   return { base, sum, values, size, spread, terms, finite };
