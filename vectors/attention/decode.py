@@ -57,7 +57,27 @@ def join(logits, values, width, sink=None):
     return out, top + total.ln()
 
 
-def decode(name, dtype, heads, dims, page, lengths, rng, sinks=False, cap=0.0, window=0, scale=None):
+def bias(mask, row, t, width):
+    """What a mask adds to a logit: None hides it."""
+    if mask is None:
+        return Decimal(0)
+    dtype, elements = mask
+    if dtype == "f32":
+        value = elements[row * width + t]
+        return None if value == "-Infinity" else decimal(value)
+    word = elements[row * -(-width // 32) + t // 32]
+    return Decimal(0) if word >> (t % 32) & 1 else None
+
+
+def masked(dtype, rows, width, rng):
+    seen = [rng.random() < 0.6 for _ in range(rows * width)]
+    if dtype == "f32":
+        return [f32(rng.gauss(0, 2)) if s else "-Infinity" for s in seen]
+    words = -(-width // 32)
+    return [sum(seen[r * width + t] << (t % 32) for t in range(w * 32, min(width, w * 32 + 32))) for r in range(rows) for w in range(words)]
+
+
+def decode(name, dtype, heads, dims, page, lengths, rng, sinks=False, cap=0.0, window=0, scale=None, slopes=False, mask=False, mask_heads=1):
     (query_heads, kv_heads), (head_dim, value_dim), (page_size, max_pages) = heads, dims, page
     batch, pages = len(lengths), len(lengths) * max_pages + 2
     scale = f32(head_dim**-0.5 if scale is None else scale)
@@ -69,6 +89,9 @@ def decode(name, dtype, heads, dims, page, lengths, rng, sinks=False, cap=0.0, w
     rng.shuffle(order)
     table = [order[i] for i in range(batch * max_pages)]
     sink = [f32(rng.gauss(1, 1)) for _ in range(query_heads)] if sinks else None
+    slope = [f32(rng.uniform(-0.2, 0.5)) for _ in range(query_heads)] if slopes else None
+    capacity = page_size * max_pages
+    hidden = (mask, masked(mask, batch * mask_heads, capacity, rng)) if mask else None
     out, lse = [], []
     for b in range(batch):
         for h in range(query_heads):
@@ -77,7 +100,13 @@ def decode(name, dtype, heads, dims, page, lengths, rng, sinks=False, cap=0.0, w
             for t in range(max(0, lengths[b] - window) if window else 0, lengths[b]):
                 slot = (table[b * max_pages + t // page_size] * kv_heads + h // (query_heads // kv_heads)) * page_size + t % page_size
                 x = decimal(sum(Fraction(a) * Fraction(c) for a, c in zip(q, k[slot])) * Fraction(scale))
-                logits.append(decimal(cap) * tanh(x / decimal(cap)) if cap else x)
+                x = decimal(cap) * tanh(x / decimal(cap)) if cap else x
+                if slopes:
+                    x -= decimal(slope[h]) * (lengths[b] - 1 - t)
+                added = bias(hidden, b * mask_heads + (h if mask_heads > 1 else 0), t, capacity)
+                if added is None:
+                    continue
+                logits.append(x + added)
                 attended.append([decimal(value) for value in v[slot]])
             o, l = join(logits, attended, value_dim, decimal(sink[h]) if sinks else None)
             out += [float(x) for x in o]
@@ -87,10 +116,14 @@ def decode(name, dtype, heads, dims, page, lengths, rng, sinks=False, cap=0.0, w
         inputs |= {"keyScale": key_scale, "valueScale": value_scale}
     if sinks:
         inputs["sinks"] = sink
+    if slopes:
+        inputs["slopes"] = slope
+    if mask:
+        inputs["mask"] = hidden[1]
     return {
         "name": name,
-        "axes": {"batch": batch, "queryHeads": query_heads, "kvHeads": kv_heads, "headDim": head_dim, "valueDim": value_dim, "pages": pages, "pageSize": page_size, "maxPages": max_pages},
-        "variant": {"keyPages": dtype, "sinks": sinks},
+        "axes": {"batch": batch, "queryHeads": query_heads, "kvHeads": kv_heads, "headDim": head_dim, "valueDim": value_dim, "pages": pages, "pageSize": page_size, "maxPages": max_pages, "maskHeads": mask_heads},
+        "variant": {"keyPages": dtype, "sinks": sinks, "slopes": slopes, "mask": mask},
         "scalars": {"scale": scale, "softCap": cap, "window": window},
         "inputs": inputs,
         "expected": {"out": out, "lse": lse},
@@ -117,6 +150,9 @@ def main():
         decodes.append(decode(f"{dtype}, sinks", dtype, (3, 1), (5, 7), (3, 2), [6, 0], rng, sinks=True))
         decodes.append(decode(f"{dtype}, window and soft cap", dtype, (2, 2), (6, 4), (5, 2), [9, 3], rng, cap=1.5, window=4, scale=0.9))
     merges = [merge("all parts", 3, 4, 6, 0, rng), merge("empty parts", 4, 6, 3, 0.5, rng)]
+    decodes.append(decode("f32, slopes", "f32", (4, 2), (8, 8), (4, 3), [11, 0, 5], rng, slopes=True))
+    decodes.append(decode("f16, mask of bits a head, sinks", "f16", (4, 2), (6, 4), (7, 5), [34, 9], rng, sinks=True, mask="bits", mask_heads=4))
+    decodes.append(decode("i8, everything", "i8", (4, 2), (6, 4), (5, 3), [15, 9], rng, sinks=True, cap=1.5, window=11, slopes=True, mask="f32"))
     emit(__file__, {"decode.json": decodes, "merge.json": merges})
 
 

@@ -30,7 +30,7 @@ def tanh(x):
 class Cache:
     """A paged cache with exact rows, queries and, perhaps, sinks."""
 
-    def __init__(self, dtype, heads, dims, page, lengths, sinks, rng):
+    def __init__(self, dtype, heads, dims, page, lengths, sinks, rng, slopes=False, mask=False, mask_heads=1):
         self.query_heads, self.kv_heads = heads
         self.head_dim, self.value_dim = dims
         self.page_size, self.max_pages = page
@@ -49,6 +49,31 @@ class Cache:
         self.inputs |= {"queries": self.queries, "pageTable": self.table, "lengths": lengths}
         if sinks:
             self.inputs["sinks"] = self.sinks
+        self.slopes = [f32(rng.uniform(-0.2, 0.5)) for _ in range(self.query_heads)] if slopes else None
+        self.mask, self.mask_heads = mask, mask_heads
+        if slopes:
+            self.inputs["slopes"] = self.slopes
+        if mask:
+            tokens = self.page_size * self.max_pages
+            self.seen = [[rng.random() < 0.6 for _ in range(tokens)] for _ in range(self.batch * mask_heads)]
+            self.added = [[f32(rng.gauss(0, 2)) for _ in row] for row in self.seen]
+            if mask == "f32":
+                self.inputs["mask"] = [a if s else "-Infinity" for row, adds in zip(self.seen, self.added) for s, a in zip(row, adds)]
+            else:
+                self.inputs["mask"] = [sum(row[t] << (t % 32) for t in range(w, min(tokens, w + 32))) for row in self.seen for w in range(0, tokens, 32)]
+
+    def bias(self, b, h, t):
+        """What joins a logit behind the cap; None where the token is hidden."""
+        x = -decimal(self.slopes[h]) * (self.lengths[b] - 1 - t) if self.slopes else Decimal(0)
+        if not self.mask:
+            return x
+        row = b * self.mask_heads + (h if self.mask_heads > 1 else 0)
+        if not self.seen[row][t]:
+            return None
+        return x + decimal(self.added[row][t]) if self.mask == "f32" else x
+
+    def variant(self):
+        return {"keyPages": self.dtype, "sinks": self.sinks is not None, "slopes": self.slopes is not None, "mask": self.mask}
 
     def stored(self, name, rows, width, rng):
         values = [rng.gauss(0, 1) for _ in range(rows * width)]
@@ -74,20 +99,25 @@ class Cache:
             page = self.table[b * self.max_pages + t // self.page_size]
             slot = (page * self.kv_heads + h * self.kv_heads // self.query_heads) * self.page_size + t % self.page_size
             x = decimal(sum(Fraction(a) * Fraction(c) for a, c in zip(q, self.rows["key"][slot])) * Fraction(scale))
-            logits.append(decimal(cap) * tanh(x / decimal(cap)) if cap else x)
+            bias = self.bias(b, h, t)
+            if bias is None:
+                logits.append(None)
+                values.append(None)
+                continue
+            logits.append((decimal(cap) * tanh(x / decimal(cap)) if cap else x) + bias)
             values.append([decimal(v) for v in self.rows["value"][slot]])
-        every = logits + ([decimal(self.sinks[h])] if self.sinks else [])
+        every = [x for x in logits if x is not None] + ([decimal(self.sinks[h])] if self.sinks else [])
         if not every:
-            return [0.0] * self.value_dim, "-Infinity", []
+            return [0.0] * self.value_dim, "-Infinity", [Decimal(0) for _ in logits]
         top = max(every)
         total = sum((x - top).exp() for x in every)
-        weights = [(x - top).exp() / total for x in logits]
-        out = [float(sum((w * v[i] for w, v in zip(weights, values)), Decimal(0))) for i in range(self.value_dim)]
+        weights = [Decimal(0) if x is None else (x - top).exp() / total for x in logits]
+        out = [float(sum((w * v[i] for w, v in zip(weights, values) if v is not None), Decimal(0))) for i in range(self.value_dim)]
         return out, float(top + total.ln()), weights
 
     def axes(self):
-        names = "batch queryHeads kvHeads headDim valueDim pages pageSize maxPages".split()
-        return dict(zip(names, (self.batch, self.query_heads, self.kv_heads, self.head_dim, self.value_dim, self.pages, self.page_size, self.max_pages)))
+        names = "batch queryHeads kvHeads headDim valueDim pages pageSize maxPages maskHeads".split()
+        return dict(zip(names, (self.batch, self.query_heads, self.kv_heads, self.head_dim, self.value_dim, self.pages, self.page_size, self.max_pages, self.mask_heads)))
 
     def visible(self, b, window):
         return range(max(0, self.lengths[b] - window) if window else 0, self.lengths[b])
@@ -110,7 +140,7 @@ def sparse(name, cache, granularity, lists, k, rng, cap=0.0, window=0):
     return {
         "name": name,
         "axes": cache.axes() | {"granularity": granularity, "lists": lists, "k": k},
-        "variant": {"keyPages": cache.dtype, "sinks": cache.sinks is not None},
+        "variant": cache.variant(),
         "scalars": {"scale": scale, "softCap": cap, "window": window},
         "inputs": cache.inputs | {"selected": selected},
         "expected": {"out": out, "lse": lse},
@@ -134,7 +164,7 @@ def anchor(name, cache, granularity, cap=0.0, window=0):
     return {
         "name": name,
         "axes": cache.axes() | {"granularity": granularity},
-        "variant": {"keyPages": cache.dtype, "sinks": cache.sinks is not None},
+        "variant": cache.variant(),
         "scalars": {"scale": scale, "softCap": cap, "window": window},
         "inputs": cache.inputs,
         "expected": {"out": out, "lse": lse, "masses": [float(m) for m in masses]},
@@ -206,6 +236,11 @@ def main():
         anchors.append(anchor(f"{dtype}, granules across pages", grouped, 3))
         anchors.append(anchor(f"{dtype}, sinks", sunk, 2))
         anchors.append(anchor(f"{dtype}, window and soft cap", grouped, 1, cap=1.5, window=6))
+    masked = Cache("f32", (4, 2), (6, 5), (4, 3), [11, 7], False, rng, slopes=True, mask="bits", mask_heads=4)
+    added = Cache("f16", (4, 2), (6, 5), (5, 3), [14, 9], True, rng, slopes=True, mask="f32")
+    for cache, of in ((masked, "bits of each head"), (added, "an f32 mask, sinks")):
+        sparses.append(sparse(f"slopes and {of}", cache, 2, 2, 4, rng, cap=1.5, window=9))
+        anchors.append(anchor(f"slopes and {of}", cache, 3, cap=1.5, window=9))
     emit(__file__, {"select.json": selects, "decode-sparse.json": sparses, "decode-anchor.json": anchors})
 
 

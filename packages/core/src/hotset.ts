@@ -6,8 +6,8 @@ import { describe, HotsetError } from "./errors.js";
 import { js } from "./js/index.js";
 import type { MachineConstants } from "./machine.js";
 import { OneCall } from "./one-call.js";
-import { checkAxes } from "./op/axes.js";
-import type { AnyVariant, Op } from "./op/define.js";
+import { checkAxes, completeAxes } from "./op/axes.js";
+import type { AnyAxes, AnyVariant, Op } from "./op/define.js";
 import type { AxesOf, CallArguments, Results, VariantOf } from "./op/types.js";
 import { completeVariant } from "./op/variant.js";
 import { allocTensor, makePlan, type Plan, type PlanSettings, preparePlan } from "./plan.js";
@@ -113,8 +113,9 @@ export class Hotset {
   ): Candidate[] {
     this.#live("explain");
     const complete = completeVariant(op, variant as AnyVariant);
-    checkAxes(op, axes, complete);
-    return rank(this.#machine, op, axes, complete, { resident }).candidates;
+    const sizes = completeAxes(op, axes as AnyAxes);
+    checkAxes(op, sizes, complete);
+    return rank(this.#machine, op, sizes, complete, { resident }).candidates;
   }
 
   /**

@@ -8,8 +8,8 @@ import { type DevicePlace, DeviceStep, lostError } from "./device-step.js";
 import { byteLength, type DType, dtypes, type HostArray } from "./dtype.js";
 import { HotsetError } from "./errors.js";
 import { HostStep } from "./host-step.js";
-import { checkAxes, portShape } from "./op/axes.js";
-import type { AnyVariant, Op, Port, TensorPort } from "./op/define.js";
+import { checkAxes, completeAxes, portShape } from "./op/axes.js";
+import type { AnyAxes, AnyVariant, Op, Port, TensorPort } from "./op/define.js";
 import type { AxesOf, InputsOf, OutputsOf, VariantOf } from "./op/types.js";
 import { completeVariant, portDType, presentTensors } from "./op/variant.js";
 import { checkOverlap, devicePlaces, hostArrays, type Operands, type PlannedPort, plannedPort, readOperands } from "./plan-operands.js";
@@ -37,8 +37,9 @@ export function makePlan<O extends Op>(
   devices = false,
 ): Plan<O> {
   const complete = completeVariant(op, variant as AnyVariant);
-  checkAxes(op, axes, complete);
-  return new Plan(machine, op, axes, complete, settings, devices);
+  const sizes = completeAxes(op, axes as AnyAxes);
+  checkAxes(op, sizes, complete);
+  return new Plan(machine, op, sizes as AxesOf<O>, complete, settings, devices);
 }
 
 /** The same on any backend: kernels of devices are compiled before the promise resolves. */

@@ -24,6 +24,7 @@ const steps: readonly AnyAxes[] = [
   { ...cache, queryHeads: 8, headDim: 64, valueDim: 31 },
   { ...cache, queryHeads: 2, headDim: 4095, valueDim: 4095 },
 ];
+const masked = steps.map((axes) => ({ ...axes, maskHeads: 1 }));
 const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   "search/scan": [
     { k: 10, batch: 1, count: 5000, dim: 96 },
@@ -50,9 +51,9 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   "attention/continual-retroactive": [13, 64].map((headDim) => ({ streams: 2, heads: 2, window: 200, headDim })),
   "attention/continual-single": [13, 64].map((headDim) => ({ streams: 2, heads: 2, window: 200, headDim })),
   "attention/merge": [{ parts: 4, rows: 64, valueDim: 128 }],
-  "attention/decode": steps,
-  "attention/decode-anchor": steps.map((axes) => ({ ...axes, granularity: 16 })),
-  "attention/decode-sparse": steps.flatMap((axes) =>
+  "attention/decode": masked,
+  "attention/decode-anchor": masked.map((axes) => ({ ...axes, granularity: 16 })),
+  "attention/decode-sparse": masked.flatMap((axes) =>
     [2, axes.queryHeads as number].map((lists) => ({ ...axes, granularity: 16, lists, k: 20 })),
   ),
   "attention/prefill": steps.map((axes) => ({ ...axes, tokens: 70 })),
@@ -73,9 +74,11 @@ describe("every kernel compiles within WebGPU's least limits", () => {
     for (const variant of variants(op)) {
       it(`${op.id} | ${variantKey(op, variant)}`, async () => {
         for (const backend of [all, none]) {
-          for (const axes of (shapes[op.id] as readonly AnyAxes[]).filter((some) =>
-            op.constraints.every(({ holds }) => holds(some, variant)),
-          )) {
+          const held = (shapes[op.id] as readonly AnyAxes[]).filter((some) => op.constraints.every(({ holds }) => holds(some, variant)));
+          // Of what slopes and masks share with the others, some.
+          const tried = variant.slopes || variant.mask ? held.filter((_, i) => i % 3 === 0) : held;
+          expect(tried.length).toBeGreaterThan(0);
+          for (const axes of tried) {
             const kernel = backend.kernel({ op, axes, variant });
             if (typeof kernel === "string") throw new Error(kernel);
             await kernel.prepare();

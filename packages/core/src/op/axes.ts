@@ -85,7 +85,8 @@ export function solveAxes(op: Op, explicit: AnyAxes, tensors: Readonly<Record<st
       learned = true;
     }
   }
-  for (const name of Object.keys(op.axes)) {
+  for (const [name, { default: size }] of Object.entries(op.axes)) {
+    if (axes[name] === undefined && size !== undefined) axes[name] = size;
     if (axes[name] === undefined)
       throw new ShapeError({
         where: op.id,
@@ -117,6 +118,12 @@ function solveFlat(port: TensorPort, tensor: GivenTensor, axes: AnyAxes): { axis
   if (unknown === undefined || known === 0) return undefined;
   return { axis: unknown, size: tensor.length / known };
 }
+
+/** The sizes given, and the defaults of axes that have one. */
+export const completeAxes = (op: Op, given: AnyAxes): AnyAxes => ({
+  ...Object.fromEntries(Object.entries(op.axes).flatMap(([name, { default: size }]) => (size === undefined ? [] : [[name, size]]))),
+  ...given,
+});
 
 /** Checks every axis against its bounds and every constraint of the op. */
 export function checkAxes(op: Op, axes: AnyAxes, variant: AnyVariant): void {

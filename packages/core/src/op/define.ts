@@ -14,14 +14,14 @@ export interface Axis {
   readonly max: number;
   /** The plan fixes a capacity; `step.set(axis, n)` gives the actual size of a run. Only for leading axes. */
   readonly live: boolean;
+  /** Its size where no tensor shows one and the caller names none: for axes that only optional tensors have. */
+  readonly default?: number | undefined;
 }
 
-export const axis = (doc: string, { min = 0, max = 2 ** 31 - 1, live = false }: Partial<Omit<Axis, "doc">> = {}): Axis => ({
-  doc,
-  min,
-  max,
-  live,
-});
+export const axis = <const D extends number | undefined = undefined>(
+  doc: string,
+  { min = 0, max = 2 ** 31 - 1, live = false, default: size }: Partial<Omit<Axis, "doc" | "default">> & { readonly default?: D } = {},
+): Axis & { readonly default?: D } => ({ doc, min, max, live, ...(size === undefined ? {} : { default: size }) });
 
 /** A size: an axis, a number, or `ceil(axis * times / per) + plus`, where times and per may be axes too. */
 export type Dim<A extends string = string> = A | number | DerivedDim<A>;

@@ -32,7 +32,14 @@ export interface DeviceValue<D extends DType = DType> {
 export type TensorLike<D extends DType = DType> = AnyOf<D> | Tensor<D>;
 type AnyOf<D extends DType> = D extends DType ? Storage[D] | TensorValue<D> | DeviceValue<D> | Tensor<D> : never;
 
-export type AxesOf<O extends Op> = { readonly [K in keyof O["axes"]]: number };
+type Defaulted<A> = {
+  [K in keyof A]: A[K] extends { readonly default?: infer D } ? (D extends number ? (number extends D ? never : K) : never) : never;
+}[keyof A];
+
+/** The sizes of a plan; those of axes with a default may be left out. */
+export type AxesOf<O extends Op> = Simplify<
+  { readonly [K in Exclude<keyof O["axes"], Defaulted<O["axes"]>>]: number } & { readonly [K in Defaulted<O["axes"]>]?: number }
+>;
 
 type RequiredInput<P> = KeysOf<P, TensorPort<DType, "in" | "inout", "always" | "like">>;
 type OptionalInput<P> = KeysOf<P, TensorPort<DType, "in" | "inout", "optional" | "scale">>;
@@ -77,7 +84,7 @@ export type OutputsOf<O extends Op> = Simplify<OutputArguments<O["ports"]>>;
 export type SettableOf<O extends Op> = KeysOf<O["ports"], ScalarPort> | keyof O["axes"];
 
 type MultiTyped<P> = {
-  [K in keyof P]: P[K] extends TensorPort<infer D, Role, "always" | "optional"> ? (IsUnion<D> extends true ? K : never) : never;
+  [K in keyof P]: P[K] extends TensorPort<infer D, Role, "always"> ? (IsUnion<D> extends true ? K : never) : never;
 }[keyof P];
 type OptionalTensor<P> = KeysOf<P, TensorPort<DType, "in" | "out" | "inout", "optional">>;
 
@@ -85,6 +92,8 @@ type OptionalTensor<P> = KeysOf<P, TensorPort<DType, "in" | "out" | "inout", "op
 export type VariantOf<O extends Op> = Simplify<
   { readonly [K in MultiTyped<O["ports"]>]: DTypeOf<O["ports"][K]> } & RequiredOptions<O["ports"]> &
     DefaultedOptions<O["ports"]> & {
-      readonly [K in OptionalTensor<O["ports"]> as K extends MultiTyped<O["ports"]> ? never : K]?: boolean | undefined;
+      readonly [K in OptionalTensor<O["ports"]>]?:
+        | (IsUnion<DTypeOf<O["ports"][K]>> extends true ? DTypeOf<O["ports"][K]> | false : boolean)
+        | undefined;
     }
 >;

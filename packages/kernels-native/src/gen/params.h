@@ -93,6 +93,7 @@ struct attention_decode_params {
   int64_t pages;
   int64_t page_size;
   int64_t max_pages;
+  int64_t mask_heads;
   const float* queries;  // [batch, queryHeads, headDim]
   const void* key_pages;  // [pages, kvHeads, pageSize, headDim]
   const float* key_scale;  // [pages, kvHeads, pageSize]
@@ -101,14 +102,18 @@ struct attention_decode_params {
   const int32_t* page_table;  // [batch, maxPages]
   const int32_t* lengths;  // [batch]
   const float* sinks;  // [queryHeads]
+  const float* slopes;  // [queryHeads]
+  const void* mask;  // [batch, maskHeads, maxPages * pageSize]
   float* out;  // [batch, queryHeads, valueDim]
   float* lse;  // [batch, queryHeads]
   uint32_t key_pages_dtype;
+  uint32_t mask_dtype;
   float scale;
   float soft_cap;
   uint32_t window;
+  uint32_t padding_[1];
 };
-static_assert(sizeof(attention_decode_params) == 160);
+static_assert(sizeof(attention_decode_params) == 192);
 static_assert(offsetof(attention_decode_params, batch) == 0);
 static_assert(offsetof(attention_decode_params, query_heads) == 8);
 static_assert(offsetof(attention_decode_params, kv_heads) == 16);
@@ -117,22 +122,26 @@ static_assert(offsetof(attention_decode_params, value_dim) == 32);
 static_assert(offsetof(attention_decode_params, pages) == 40);
 static_assert(offsetof(attention_decode_params, page_size) == 48);
 static_assert(offsetof(attention_decode_params, max_pages) == 56);
-static_assert(offsetof(attention_decode_params, queries) == 64);
-static_assert(offsetof(attention_decode_params, key_pages) == 72);
-static_assert(offsetof(attention_decode_params, key_scale) == 80);
-static_assert(offsetof(attention_decode_params, value_pages) == 88);
-static_assert(offsetof(attention_decode_params, value_scale) == 96);
-static_assert(offsetof(attention_decode_params, page_table) == 104);
-static_assert(offsetof(attention_decode_params, lengths) == 112);
-static_assert(offsetof(attention_decode_params, sinks) == 120);
-static_assert(offsetof(attention_decode_params, out) == 128);
-static_assert(offsetof(attention_decode_params, lse) == 136);
-static_assert(offsetof(attention_decode_params, key_pages_dtype) == 144);
-static_assert(offsetof(attention_decode_params, scale) == 148);
-static_assert(offsetof(attention_decode_params, soft_cap) == 152);
-static_assert(offsetof(attention_decode_params, window) == 156);
-constexpr int attention_decode_tensors = 10;
-enum : int32_t { attention_decode_port_queries = 0, attention_decode_port_key_pages = 1, attention_decode_port_key_scale = 2, attention_decode_port_value_pages = 3, attention_decode_port_value_scale = 4, attention_decode_port_page_table = 5, attention_decode_port_lengths = 6, attention_decode_port_sinks = 7, attention_decode_port_out = 8, attention_decode_port_lse = 9 };
+static_assert(offsetof(attention_decode_params, mask_heads) == 64);
+static_assert(offsetof(attention_decode_params, queries) == 72);
+static_assert(offsetof(attention_decode_params, key_pages) == 80);
+static_assert(offsetof(attention_decode_params, key_scale) == 88);
+static_assert(offsetof(attention_decode_params, value_pages) == 96);
+static_assert(offsetof(attention_decode_params, value_scale) == 104);
+static_assert(offsetof(attention_decode_params, page_table) == 112);
+static_assert(offsetof(attention_decode_params, lengths) == 120);
+static_assert(offsetof(attention_decode_params, sinks) == 128);
+static_assert(offsetof(attention_decode_params, slopes) == 136);
+static_assert(offsetof(attention_decode_params, mask) == 144);
+static_assert(offsetof(attention_decode_params, out) == 152);
+static_assert(offsetof(attention_decode_params, lse) == 160);
+static_assert(offsetof(attention_decode_params, key_pages_dtype) == 168);
+static_assert(offsetof(attention_decode_params, mask_dtype) == 172);
+static_assert(offsetof(attention_decode_params, scale) == 176);
+static_assert(offsetof(attention_decode_params, soft_cap) == 180);
+static_assert(offsetof(attention_decode_params, window) == 184);
+constexpr int attention_decode_tensors = 12;
+enum : int32_t { attention_decode_port_queries = 0, attention_decode_port_key_pages = 1, attention_decode_port_key_scale = 2, attention_decode_port_value_pages = 3, attention_decode_port_value_scale = 4, attention_decode_port_page_table = 5, attention_decode_port_lengths = 6, attention_decode_port_sinks = 7, attention_decode_port_slopes = 8, attention_decode_port_mask = 9, attention_decode_port_out = 10, attention_decode_port_lse = 11 };
 
 // attention/decode-anchor: One decode step of grouped-query attention over a paged KV cache, with the exact attention mass of each granule of the context.
 struct attention_decode_anchor_params {
@@ -144,6 +153,7 @@ struct attention_decode_anchor_params {
   int64_t pages;
   int64_t page_size;
   int64_t max_pages;
+  int64_t mask_heads;
   int64_t granularity;
   const float* queries;  // [batch, queryHeads, headDim]
   const void* key_pages;  // [pages, kvHeads, pageSize, headDim]
@@ -153,15 +163,19 @@ struct attention_decode_anchor_params {
   const int32_t* page_table;  // [batch, maxPages]
   const int32_t* lengths;  // [batch]
   const float* sinks;  // [queryHeads]
+  const float* slopes;  // [queryHeads]
+  const void* mask;  // [batch, maskHeads, maxPages * pageSize]
   float* out;  // [batch, queryHeads, valueDim]
   float* lse;  // [batch, queryHeads]
   float* masses;  // [batch, kvHeads, ceil(maxPages * pageSize / granularity)]
   uint32_t key_pages_dtype;
+  uint32_t mask_dtype;
   float scale;
   float soft_cap;
   uint32_t window;
+  uint32_t padding_[1];
 };
-static_assert(sizeof(attention_decode_anchor_params) == 176);
+static_assert(sizeof(attention_decode_anchor_params) == 208);
 static_assert(offsetof(attention_decode_anchor_params, batch) == 0);
 static_assert(offsetof(attention_decode_anchor_params, query_heads) == 8);
 static_assert(offsetof(attention_decode_anchor_params, kv_heads) == 16);
@@ -170,24 +184,28 @@ static_assert(offsetof(attention_decode_anchor_params, value_dim) == 32);
 static_assert(offsetof(attention_decode_anchor_params, pages) == 40);
 static_assert(offsetof(attention_decode_anchor_params, page_size) == 48);
 static_assert(offsetof(attention_decode_anchor_params, max_pages) == 56);
-static_assert(offsetof(attention_decode_anchor_params, granularity) == 64);
-static_assert(offsetof(attention_decode_anchor_params, queries) == 72);
-static_assert(offsetof(attention_decode_anchor_params, key_pages) == 80);
-static_assert(offsetof(attention_decode_anchor_params, key_scale) == 88);
-static_assert(offsetof(attention_decode_anchor_params, value_pages) == 96);
-static_assert(offsetof(attention_decode_anchor_params, value_scale) == 104);
-static_assert(offsetof(attention_decode_anchor_params, page_table) == 112);
-static_assert(offsetof(attention_decode_anchor_params, lengths) == 120);
-static_assert(offsetof(attention_decode_anchor_params, sinks) == 128);
-static_assert(offsetof(attention_decode_anchor_params, out) == 136);
-static_assert(offsetof(attention_decode_anchor_params, lse) == 144);
-static_assert(offsetof(attention_decode_anchor_params, masses) == 152);
-static_assert(offsetof(attention_decode_anchor_params, key_pages_dtype) == 160);
-static_assert(offsetof(attention_decode_anchor_params, scale) == 164);
-static_assert(offsetof(attention_decode_anchor_params, soft_cap) == 168);
-static_assert(offsetof(attention_decode_anchor_params, window) == 172);
-constexpr int attention_decode_anchor_tensors = 11;
-enum : int32_t { attention_decode_anchor_port_queries = 0, attention_decode_anchor_port_key_pages = 1, attention_decode_anchor_port_key_scale = 2, attention_decode_anchor_port_value_pages = 3, attention_decode_anchor_port_value_scale = 4, attention_decode_anchor_port_page_table = 5, attention_decode_anchor_port_lengths = 6, attention_decode_anchor_port_sinks = 7, attention_decode_anchor_port_out = 8, attention_decode_anchor_port_lse = 9, attention_decode_anchor_port_masses = 10 };
+static_assert(offsetof(attention_decode_anchor_params, mask_heads) == 64);
+static_assert(offsetof(attention_decode_anchor_params, granularity) == 72);
+static_assert(offsetof(attention_decode_anchor_params, queries) == 80);
+static_assert(offsetof(attention_decode_anchor_params, key_pages) == 88);
+static_assert(offsetof(attention_decode_anchor_params, key_scale) == 96);
+static_assert(offsetof(attention_decode_anchor_params, value_pages) == 104);
+static_assert(offsetof(attention_decode_anchor_params, value_scale) == 112);
+static_assert(offsetof(attention_decode_anchor_params, page_table) == 120);
+static_assert(offsetof(attention_decode_anchor_params, lengths) == 128);
+static_assert(offsetof(attention_decode_anchor_params, sinks) == 136);
+static_assert(offsetof(attention_decode_anchor_params, slopes) == 144);
+static_assert(offsetof(attention_decode_anchor_params, mask) == 152);
+static_assert(offsetof(attention_decode_anchor_params, out) == 160);
+static_assert(offsetof(attention_decode_anchor_params, lse) == 168);
+static_assert(offsetof(attention_decode_anchor_params, masses) == 176);
+static_assert(offsetof(attention_decode_anchor_params, key_pages_dtype) == 184);
+static_assert(offsetof(attention_decode_anchor_params, mask_dtype) == 188);
+static_assert(offsetof(attention_decode_anchor_params, scale) == 192);
+static_assert(offsetof(attention_decode_anchor_params, soft_cap) == 196);
+static_assert(offsetof(attention_decode_anchor_params, window) == 200);
+constexpr int attention_decode_anchor_tensors = 13;
+enum : int32_t { attention_decode_anchor_port_queries = 0, attention_decode_anchor_port_key_pages = 1, attention_decode_anchor_port_key_scale = 2, attention_decode_anchor_port_value_pages = 3, attention_decode_anchor_port_value_scale = 4, attention_decode_anchor_port_page_table = 5, attention_decode_anchor_port_lengths = 6, attention_decode_anchor_port_sinks = 7, attention_decode_anchor_port_slopes = 8, attention_decode_anchor_port_mask = 9, attention_decode_anchor_port_out = 10, attention_decode_anchor_port_lse = 11, attention_decode_anchor_port_masses = 12 };
 
 // attention/decode-sparse: One decode step of grouped-query attention over the listed tokens of a paged KV cache.
 struct attention_decode_sparse_params {
@@ -199,6 +217,7 @@ struct attention_decode_sparse_params {
   int64_t pages;
   int64_t page_size;
   int64_t max_pages;
+  int64_t mask_heads;
   int64_t granularity;
   int64_t lists;
   int64_t k;
@@ -211,14 +230,18 @@ struct attention_decode_sparse_params {
   const int32_t* lengths;  // [batch]
   const float* sinks;  // [queryHeads]
   const int32_t* selected;  // [batch, lists, k]
+  const float* slopes;  // [queryHeads]
+  const void* mask;  // [batch, maskHeads, maxPages * pageSize]
   float* out;  // [batch, queryHeads, valueDim]
   float* lse;  // [batch, queryHeads]
   uint32_t key_pages_dtype;
+  uint32_t mask_dtype;
   float scale;
   float soft_cap;
   uint32_t window;
+  uint32_t padding_[1];
 };
-static_assert(sizeof(attention_decode_sparse_params) == 192);
+static_assert(sizeof(attention_decode_sparse_params) == 224);
 static_assert(offsetof(attention_decode_sparse_params, batch) == 0);
 static_assert(offsetof(attention_decode_sparse_params, query_heads) == 8);
 static_assert(offsetof(attention_decode_sparse_params, kv_heads) == 16);
@@ -227,26 +250,30 @@ static_assert(offsetof(attention_decode_sparse_params, value_dim) == 32);
 static_assert(offsetof(attention_decode_sparse_params, pages) == 40);
 static_assert(offsetof(attention_decode_sparse_params, page_size) == 48);
 static_assert(offsetof(attention_decode_sparse_params, max_pages) == 56);
-static_assert(offsetof(attention_decode_sparse_params, granularity) == 64);
-static_assert(offsetof(attention_decode_sparse_params, lists) == 72);
-static_assert(offsetof(attention_decode_sparse_params, k) == 80);
-static_assert(offsetof(attention_decode_sparse_params, queries) == 88);
-static_assert(offsetof(attention_decode_sparse_params, key_pages) == 96);
-static_assert(offsetof(attention_decode_sparse_params, key_scale) == 104);
-static_assert(offsetof(attention_decode_sparse_params, value_pages) == 112);
-static_assert(offsetof(attention_decode_sparse_params, value_scale) == 120);
-static_assert(offsetof(attention_decode_sparse_params, page_table) == 128);
-static_assert(offsetof(attention_decode_sparse_params, lengths) == 136);
-static_assert(offsetof(attention_decode_sparse_params, sinks) == 144);
-static_assert(offsetof(attention_decode_sparse_params, selected) == 152);
-static_assert(offsetof(attention_decode_sparse_params, out) == 160);
-static_assert(offsetof(attention_decode_sparse_params, lse) == 168);
-static_assert(offsetof(attention_decode_sparse_params, key_pages_dtype) == 176);
-static_assert(offsetof(attention_decode_sparse_params, scale) == 180);
-static_assert(offsetof(attention_decode_sparse_params, soft_cap) == 184);
-static_assert(offsetof(attention_decode_sparse_params, window) == 188);
-constexpr int attention_decode_sparse_tensors = 11;
-enum : int32_t { attention_decode_sparse_port_queries = 0, attention_decode_sparse_port_key_pages = 1, attention_decode_sparse_port_key_scale = 2, attention_decode_sparse_port_value_pages = 3, attention_decode_sparse_port_value_scale = 4, attention_decode_sparse_port_page_table = 5, attention_decode_sparse_port_lengths = 6, attention_decode_sparse_port_sinks = 7, attention_decode_sparse_port_selected = 8, attention_decode_sparse_port_out = 9, attention_decode_sparse_port_lse = 10 };
+static_assert(offsetof(attention_decode_sparse_params, mask_heads) == 64);
+static_assert(offsetof(attention_decode_sparse_params, granularity) == 72);
+static_assert(offsetof(attention_decode_sparse_params, lists) == 80);
+static_assert(offsetof(attention_decode_sparse_params, k) == 88);
+static_assert(offsetof(attention_decode_sparse_params, queries) == 96);
+static_assert(offsetof(attention_decode_sparse_params, key_pages) == 104);
+static_assert(offsetof(attention_decode_sparse_params, key_scale) == 112);
+static_assert(offsetof(attention_decode_sparse_params, value_pages) == 120);
+static_assert(offsetof(attention_decode_sparse_params, value_scale) == 128);
+static_assert(offsetof(attention_decode_sparse_params, page_table) == 136);
+static_assert(offsetof(attention_decode_sparse_params, lengths) == 144);
+static_assert(offsetof(attention_decode_sparse_params, sinks) == 152);
+static_assert(offsetof(attention_decode_sparse_params, selected) == 160);
+static_assert(offsetof(attention_decode_sparse_params, slopes) == 168);
+static_assert(offsetof(attention_decode_sparse_params, mask) == 176);
+static_assert(offsetof(attention_decode_sparse_params, out) == 184);
+static_assert(offsetof(attention_decode_sparse_params, lse) == 192);
+static_assert(offsetof(attention_decode_sparse_params, key_pages_dtype) == 200);
+static_assert(offsetof(attention_decode_sparse_params, mask_dtype) == 204);
+static_assert(offsetof(attention_decode_sparse_params, scale) == 208);
+static_assert(offsetof(attention_decode_sparse_params, soft_cap) == 212);
+static_assert(offsetof(attention_decode_sparse_params, window) == 216);
+constexpr int attention_decode_sparse_tensors = 13;
+enum : int32_t { attention_decode_sparse_port_queries = 0, attention_decode_sparse_port_key_pages = 1, attention_decode_sparse_port_key_scale = 2, attention_decode_sparse_port_value_pages = 3, attention_decode_sparse_port_value_scale = 4, attention_decode_sparse_port_page_table = 5, attention_decode_sparse_port_lengths = 6, attention_decode_sparse_port_sinks = 7, attention_decode_sparse_port_selected = 8, attention_decode_sparse_port_slopes = 9, attention_decode_sparse_port_mask = 10, attention_decode_sparse_port_out = 11, attention_decode_sparse_port_lse = 12 };
 
 // attention/hash-scores: Scores the granules of a paged KV cache for a query by the Hamming distance of its hash to those of their keys.
 struct attention_hash_scores_params {

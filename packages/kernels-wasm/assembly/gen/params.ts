@@ -82,8 +82,10 @@ export const ATTENTION_DECODE_PORT_VALUE_SCALE: i32 = 4;
 export const ATTENTION_DECODE_PORT_PAGE_TABLE: i32 = 5;
 export const ATTENTION_DECODE_PORT_LENGTHS: i32 = 6;
 export const ATTENTION_DECODE_PORT_SINKS: i32 = 7;
-export const ATTENTION_DECODE_PORT_OUT: i32 = 8;
-export const ATTENTION_DECODE_PORT_LSE: i32 = 9;
+export const ATTENTION_DECODE_PORT_SLOPES: i32 = 8;
+export const ATTENTION_DECODE_PORT_MASK: i32 = 9;
+export const ATTENTION_DECODE_PORT_OUT: i32 = 10;
+export const ATTENTION_DECODE_PORT_LSE: i32 = 11;
 @unmanaged
 export class AttentionDecodeParams {
   batch: u32;
@@ -94,6 +96,7 @@ export class AttentionDecodeParams {
   pages: u32;
   page_size: u32;
   max_pages: u32;
+  mask_heads: u32;
   queries: usize; // [batch, queryHeads, headDim]
   key_pages: usize; // [pages, kvHeads, pageSize, headDim]
   key_scale: usize; // [pages, kvHeads, pageSize]
@@ -102,9 +105,12 @@ export class AttentionDecodeParams {
   page_table: usize; // [batch, maxPages]
   lengths: usize; // [batch]
   sinks: usize; // [queryHeads]
+  slopes: usize; // [queryHeads]
+  mask: usize; // [batch, maskHeads, maxPages * pageSize]
   out: usize; // [batch, queryHeads, valueDim]
   lse: usize; // [batch, queryHeads]
   key_pages_dtype: u32;
+  mask_dtype: u32;
   scale: f32;
   soft_cap: f32;
   window: u32;
@@ -119,9 +125,11 @@ export const ATTENTION_DECODE_ANCHOR_PORT_VALUE_SCALE: i32 = 4;
 export const ATTENTION_DECODE_ANCHOR_PORT_PAGE_TABLE: i32 = 5;
 export const ATTENTION_DECODE_ANCHOR_PORT_LENGTHS: i32 = 6;
 export const ATTENTION_DECODE_ANCHOR_PORT_SINKS: i32 = 7;
-export const ATTENTION_DECODE_ANCHOR_PORT_OUT: i32 = 8;
-export const ATTENTION_DECODE_ANCHOR_PORT_LSE: i32 = 9;
-export const ATTENTION_DECODE_ANCHOR_PORT_MASSES: i32 = 10;
+export const ATTENTION_DECODE_ANCHOR_PORT_SLOPES: i32 = 8;
+export const ATTENTION_DECODE_ANCHOR_PORT_MASK: i32 = 9;
+export const ATTENTION_DECODE_ANCHOR_PORT_OUT: i32 = 10;
+export const ATTENTION_DECODE_ANCHOR_PORT_LSE: i32 = 11;
+export const ATTENTION_DECODE_ANCHOR_PORT_MASSES: i32 = 12;
 @unmanaged
 export class AttentionDecodeAnchorParams {
   batch: u32;
@@ -132,6 +140,7 @@ export class AttentionDecodeAnchorParams {
   pages: u32;
   page_size: u32;
   max_pages: u32;
+  mask_heads: u32;
   granularity: u32;
   queries: usize; // [batch, queryHeads, headDim]
   key_pages: usize; // [pages, kvHeads, pageSize, headDim]
@@ -141,10 +150,13 @@ export class AttentionDecodeAnchorParams {
   page_table: usize; // [batch, maxPages]
   lengths: usize; // [batch]
   sinks: usize; // [queryHeads]
+  slopes: usize; // [queryHeads]
+  mask: usize; // [batch, maskHeads, maxPages * pageSize]
   out: usize; // [batch, queryHeads, valueDim]
   lse: usize; // [batch, queryHeads]
   masses: usize; // [batch, kvHeads, ceil(maxPages * pageSize / granularity)]
   key_pages_dtype: u32;
+  mask_dtype: u32;
   scale: f32;
   soft_cap: f32;
   window: u32;
@@ -160,8 +172,10 @@ export const ATTENTION_DECODE_SPARSE_PORT_PAGE_TABLE: i32 = 5;
 export const ATTENTION_DECODE_SPARSE_PORT_LENGTHS: i32 = 6;
 export const ATTENTION_DECODE_SPARSE_PORT_SINKS: i32 = 7;
 export const ATTENTION_DECODE_SPARSE_PORT_SELECTED: i32 = 8;
-export const ATTENTION_DECODE_SPARSE_PORT_OUT: i32 = 9;
-export const ATTENTION_DECODE_SPARSE_PORT_LSE: i32 = 10;
+export const ATTENTION_DECODE_SPARSE_PORT_SLOPES: i32 = 9;
+export const ATTENTION_DECODE_SPARSE_PORT_MASK: i32 = 10;
+export const ATTENTION_DECODE_SPARSE_PORT_OUT: i32 = 11;
+export const ATTENTION_DECODE_SPARSE_PORT_LSE: i32 = 12;
 @unmanaged
 export class AttentionDecodeSparseParams {
   batch: u32;
@@ -172,6 +186,7 @@ export class AttentionDecodeSparseParams {
   pages: u32;
   page_size: u32;
   max_pages: u32;
+  mask_heads: u32;
   granularity: u32;
   lists: u32;
   k: u32;
@@ -184,9 +199,12 @@ export class AttentionDecodeSparseParams {
   lengths: usize; // [batch]
   sinks: usize; // [queryHeads]
   selected: usize; // [batch, lists, k]
+  slopes: usize; // [queryHeads]
+  mask: usize; // [batch, maskHeads, maxPages * pageSize]
   out: usize; // [batch, queryHeads, valueDim]
   lse: usize; // [batch, queryHeads]
   key_pages_dtype: u32;
+  mask_dtype: u32;
   scale: f32;
   soft_cap: f32;
   window: u32;

@@ -34,10 +34,14 @@ struct AttentionDecodeParams {
   pages: u32,
   page_size: u32,
   max_pages: u32,
+  mask_heads: u32,
   key_pages_dtype: u32,
+  mask_dtype: u32,
   scale: f32,
   soft_cap: f32,
   window: u32,
+  padding_0: u32,
+  padding_1: u32,
 }
 
 // attention/decode-anchor: One decode step of grouped-query attention over a paged KV cache, with the exact attention mass of each granule of the context.
@@ -50,14 +54,14 @@ struct AttentionDecodeAnchorParams {
   pages: u32,
   page_size: u32,
   max_pages: u32,
+  mask_heads: u32,
   granularity: u32,
   key_pages_dtype: u32,
+  mask_dtype: u32,
   scale: f32,
   soft_cap: f32,
   window: u32,
   padding_0: u32,
-  padding_1: u32,
-  padding_2: u32,
 }
 
 // attention/decode-sparse: One decode step of grouped-query attention over the listed tokens of a paged KV cache.
@@ -70,14 +74,18 @@ struct AttentionDecodeSparseParams {
   pages: u32,
   page_size: u32,
   max_pages: u32,
+  mask_heads: u32,
   granularity: u32,
   lists: u32,
   k: u32,
   key_pages_dtype: u32,
+  mask_dtype: u32,
   scale: f32,
   soft_cap: f32,
   window: u32,
   padding_0: u32,
+  padding_1: u32,
+  padding_2: u32,
 }
 
 // attention/hash-scores: Scores the granules of a paged KV cache for a query by the Hamming distance of its hash to those of their keys.

@@ -1,6 +1,7 @@
 import type { AnyVariant, ReferenceCall } from "../../op/define.js";
 import type { Case, Law, Mutant, OpCases } from "../../testing/case.js";
-import { badLengths, badTable, cases as decodeCases, sizes, special } from "../decode/cases.js";
+import { biasMutants } from "../decode/bias-mutants.js";
+import { badLengths, badTable, biased, cases as decodeCases, hidden, only, sizes, special, withoutBiases } from "../decode/cases.js";
 import { cache, of, ragged } from "../decode/inputs.js";
 import { mutants, shows, withTensors } from "../decode/mutants.js";
 import type { DecodeAxes } from "../decode/reference.js";
@@ -10,10 +11,11 @@ import type { AnchorAxes, AnchorTensors } from "./reference.js";
 const weighed = (cached: DecodeAxes, granularity = 16): AnchorAxes => ({ ...cached, granularity });
 const plain = ({ sinks }: AnyVariant): boolean => sinks === false;
 /** What all variants have in common is tried with one dtype, without sinks. */
+const dtypes = ["f32", "f16", "bf16", "i8"];
 const aFew =
   (n: number) =>
-  ({ sinks }: AnyVariant, i: number): boolean =>
-    sinks === false && (i >> 1) % 4 === n % 4;
+  ({ sinks, keyPages }: AnyVariant): boolean =>
+    sinks === false && keyPages === dtypes[n % 4];
 const isF32 = ({ keyPages }: AnyVariant): boolean => keyPages === "f32";
 
 const granulesOf = ({ maxPages, pageSize, granularity }: AnchorAxes): number => Math.ceil((maxPages * pageSize) / granularity);
@@ -27,12 +29,13 @@ const lawAxes: AnchorAxes = weighed({
   pages: 150,
   pageSize: 16,
   maxPages: 70,
+  maskHeads: 6,
 });
 const dense: Law = {
   name: "out and lse have the bits of attention/decode",
   axes: lawAxes,
   hostOnly: true,
-  variants: plain,
+  variants: (v) => plain(v) && v.slopes === (v.mask !== false),
   async check(run, request, other) {
     const { granularity: _, ...cached } = lawAxes;
     for (const scalars of [{}, { window: 700, softCap: 4 }]) {
@@ -56,7 +59,7 @@ const cached: Case[] = [
     name: `granules of ${granularity}`,
     axes: weighed(sizes({ dim: 32, page: [16, 9] }), granularity),
     inputs: cache(ragged),
-    variants: (v: AnyVariant, i: number) => granularity === 16 || aFew(n)(v, i),
+    variants: (v: AnyVariant) => granularity === 16 || aFew(n)(v),
     seeds: 1,
   })),
   ...[7, 64, 80].map((dim, n) => ({
@@ -76,7 +79,7 @@ const cached: Case[] = [
   ).map(([query, kv], n) => ({
     name: `${query} query heads, ${kv} KV heads`,
     axes: weighed(sizes({ heads: [query, kv], dim: 32, page: [8, 7] }), 8),
-    variants: (v: AnyVariant, i: number) => query === 6 || aFew(n)(v, i),
+    variants: (v: AnyVariant) => query === 6 || aFew(n)(v),
     inputs: cache(ragged),
     seeds: 1,
   })),
@@ -144,10 +147,30 @@ const cached: Case[] = [
   { name: "lengths out of range", axes: weighed(sizes({ batch: 3, dim: 16 })), inputs: badLengths, variants: plain, seeds: 1 },
 ];
 
+/** Slopes and masks. */
+const biases: Case[] = [
+  {
+    name: "every bias",
+    axes: weighed(sizes({ heads: [6, 2], dim: [20, 12], page: [7, 9], masks: 6 }), 4),
+    scalars: { window: 40, softCap: 5, scale: 0.3 },
+    variants: biased,
+    inputs: cache(ragged),
+    seeds: 1,
+  },
+  {
+    name: "heads that see nothing",
+    axes: weighed(sizes({ batch: 3, dim: 16, page: [8, 9], masks: 4 })),
+    variants: only("f32", true, "bits", "f32"),
+    inputs: hidden,
+    seeds: 1,
+  },
+];
+
 export const cases: OpCases = {
-  cases: cached,
+  cases: [...withoutBiases(cached), ...biases],
   mutants: [
     ...mutants,
+    ...biasMutants,
     changed("masses of the next granule", (call) => {
       const { masses } = call.tensors as AnchorTensors;
       const granules = granulesOf(call.axes as AnchorAxes);

@@ -1,5 +1,5 @@
 import type { ReferenceCall } from "../../op/define.js";
-import { attend, type DecodeAxes, type DecodeTensors, visibleTokens } from "../decode/reference.js";
+import { attend, type DecodeAxes, type DecodeTensors, type Seen, visibleTokens } from "../decode/reference.js";
 
 export interface AnchorTensors extends DecodeTensors {
   masses: Float32Array;
@@ -14,7 +14,7 @@ export function reference(call: ReferenceCall): void {
   const group = queryHeads / kvHeads;
   const seen = visibleTokens(call);
   for (let b = 0; b < batch; b++) {
-    const { positions, tokens } = seen[b] as (typeof seen)[number];
+    const { tokens } = seen[b] as Seen;
     const length = lengths[b] as number;
     const inRange = length >= 0 && length <= maxPages * pageSize;
     const first = call.scalars.window ? Math.max(0, length - call.scalars.window) : 0;
@@ -22,7 +22,7 @@ export function reference(call: ReferenceCall): void {
       const sum = new Float64Array(granules);
       const size = new Float64Array(granules);
       for (let h = kvHead * group; h < (kvHead + 1) * group; h++) {
-        const head = attend(call, b, h, kvHead, positions);
+        const head = attend(call, b, h, kvHead, seen[b] as Seen);
         if (head.sum === 0) continue;
         const share = head.size / head.sum;
         // A NaN among the weights is one in every probability, also of granules whose pages do not exist.

@@ -1,6 +1,8 @@
 import { defineOp, dim, output } from "../../op/define.js";
 import {
   addressable,
+  biasAxes,
+  biasPorts,
   cacheAxes,
   cachePorts,
   decodeCost,
@@ -8,6 +10,7 @@ import {
   granularity,
   groupedHeads,
   logitPorts,
+  maskedHeads,
   statePorts,
 } from "../decode/ports.js";
 import { reference } from "./reference.js";
@@ -17,7 +20,7 @@ import { reference } from "./reference.js";
  * choose their tokens by. No logits are stored: each granule keeps a largest logit and a sum, in passing.
  *
  * masses[b][kvHead][g] is the mean, over the query heads of the KV head, of the softmax probabilities that the tokens
- * g * granularity to (g + 1) * granularity sum to: over a sequence they sum to 1, less what learned sinks take. Granules
+ * g * granularity to (g + 1) * granularity sum to, slopes and masks included: over a sequence they sum to 1, less what learned sinks take. Granules
  * outside the window or behind the sequence's length have 0; where a head's outputs are NaN, so are the masses of all
  * granules that it sees; a head whose logits are all -Inf adds 0.
  *
@@ -28,9 +31,10 @@ export const decodeAnchor = defineOp({
   doc: "One decode step of grouped-query attention over a paged KV cache, with the exact attention mass of each granule of the context.",
   source:
     "online softmax per page: (max, sum) kept, scaled by exp(max - lse); masses per KV head as in Kascade; softmax: Vaswani et al., arXiv 1706.03762, (1)",
-  axes: { ...cacheAxes, granularity },
+  axes: { ...cacheAxes, ...biasAxes, granularity },
   ports: {
     ...cachePorts,
+    ...biasPorts,
     ...logitPorts,
     ...statePorts,
     masses: output(
@@ -39,7 +43,7 @@ export const decodeAnchor = defineOp({
       "the attention mass of each granule, per KV head",
     ),
   },
-  constraints: [groupedHeads, addressable],
+  constraints: [groupedHeads, addressable, maskedHeads],
   exact: false,
   cost(axes, variant) {
     const tokens = axes.maxPages * axes.pageSize;

@@ -5,11 +5,12 @@ import { decode } from "../decode/spec.js";
 import { all, listed, some } from "./inputs.js";
 import type { SparseAxes, SparseTensors } from "./reference.js";
 
-const cached = { batch: 2, queryHeads: 6, kvHeads: 2, headDim: 32, valueDim: 24, pages: 150, pageSize: 16, maxPages: 70 };
+const cached = { batch: 2, queryHeads: 6, kvHeads: 2, headDim: 32, valueDim: 24, pages: 150, pageSize: 16, maxPages: 70, maskHeads: 1 };
 const lengths = () => [1101, 90];
 const axes: SparseAxes = { ...cached, granularity: 16, lists: 1, k: 70 };
 
-const plain = ({ sinks }: AnyVariant): boolean => sinks === false;
+/** Without sinks; with both biases or with none. */
+const plain = ({ sinks, slopes, mask }: AnyVariant): boolean => sinks === false && slopes === (mask !== false);
 
 const firstDifference = (a: Tensors, b: Tensors): string | undefined => {
   for (const name of ["out", "lse"]) {
@@ -91,6 +92,32 @@ export const laws: readonly Law[] = [
         await run(axes, request.variant, given as unknown as Tensors),
         await run(tokens, request.variant, { ...given, selected } as unknown as Tensors),
       );
+    },
+  },
+  {
+    // Logits of 0 and whole values: what is seen is counted and summed exactly, in any order.
+    name: "a mask that hides all but some granules is their list",
+    axes,
+    hostOnly: true,
+    variants: ({ keyPages, sinks, slopes, mask }) => keyPages === "f32" && !sinks && !slopes && mask === "bits",
+    async check(run, request, other) {
+      const given = listed(lengths, some)(request) as unknown as SparseTensors;
+      given.queries.fill(0);
+      const values = given.valuePages as Float32Array;
+      for (const [i, value] of values.entries()) values[i] = Math.round(4 * value);
+      const words = (cached.maxPages * cached.pageSize) / 32;
+      const mask = new Uint32Array(2 * words);
+      for (const [i, granule] of given.selected.entries()) {
+        if (granule < 0) continue;
+        const half = granule * 16;
+        const at = Math.floor(i / axes.k) * words + (half >> 5);
+        mask[at] = (mask[at] as number) | (0xffff << (half & 31));
+      }
+      const { mask: _, selected: __, ...dense } = given;
+      const hidden = await other(decode)(cached, request.variant, { ...dense, mask } as unknown as Tensors);
+      const { mask: ___, ...unmasked } = given;
+      const list = await run(axes, { ...request.variant, mask: false }, unmasked as unknown as Tensors);
+      return firstDifference(hidden, list);
     },
   },
 ];

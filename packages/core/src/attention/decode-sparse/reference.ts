@@ -1,5 +1,5 @@
 import type { ReferenceCall } from "../../op/define.js";
-import { attend, type DecodeAxes, type DecodeTensors } from "../decode/reference.js";
+import { attend, type DecodeAxes, type DecodeTensors, type Seen } from "../decode/reference.js";
 
 export interface SparseTensors extends DecodeTensors {
   selected: Int32Array;
@@ -13,20 +13,21 @@ export function reference(call: ReferenceCall): void {
   for (let b = 0; b < batch; b++)
     for (let h = 0; h < queryHeads; h++) {
       const list = Math.floor((h * lists) / queryHeads);
-      attend(call, b, h, Math.floor((h * kvHeads) / queryHeads), tokens[b * lists + list] as readonly number[]);
+      attend(call, b, h, Math.floor((h * kvHeads) / queryHeads), tokens[b * lists + list] as Seen);
     }
 }
 
-/** Positions in the cache of what each list holds, in its order. Reports what is out of range, in the order of the ports. */
-function listedTokens({ axes, tensors, scalars, fail }: ReferenceCall): number[][] {
+/** Tokens that each list holds, and their positions in the cache, in its order. Reports what is out of range, in the order of the ports. */
+export function listedTokens({ axes, tensors, scalars, fail }: ReferenceCall): Seen[] {
   const { batch, pages, pageSize, maxPages, granularity, lists, k } = axes as SparseAxes;
   const { pageTable, lengths, selected } = tensors as SparseTensors;
   const badPages = new Map<number, number>();
   const badEntries = new Map<number, number>();
-  const listed: number[][] = [];
+  const listed: Seen[] = [];
   for (let at = 0; at < batch * lists; at++) {
     const positions: number[] = [];
-    listed.push(positions);
+    const seen: number[] = [];
+    listed.push({ positions, tokens: seen });
     const b = Math.floor(at / lists);
     const length = lengths[b] as number;
     if (length < 0 || length > maxPages * pageSize) continue;
@@ -42,7 +43,10 @@ function listedTokens({ axes, tensors, scalars, fail }: ReferenceCall): number[]
         const place = b * maxPages + Math.floor(t / pageSize);
         const page = pageTable[place] as number;
         if (page < 0 || page >= pages) badPages.set(place, page);
-        else positions.push(page * pageSize + (t % pageSize));
+        else {
+          positions.push(page * pageSize + (t % pageSize));
+          seen.push(t);
+        }
       }
     }
   }

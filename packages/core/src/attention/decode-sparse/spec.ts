@@ -1,6 +1,8 @@
 import { axis, defineOp, dim, input } from "../../op/define.js";
 import {
   addressable,
+  biasAxes,
+  biasPorts,
   cacheAxes,
   cachePorts,
   decodeCost,
@@ -8,6 +10,7 @@ import {
   granularity,
   groupedHeads,
   logitPorts,
+  maskedHeads,
   statePorts,
 } from "../decode/ports.js";
 import { reference } from "./reference.js";
@@ -22,6 +25,8 @@ import { reference } from "./reference.js";
  * that is listed twice counts twice; -1 is no entry, wherever it stands. An empty list gives out 0 and lse -Inf (the sink,
  * where there is one).
  *
+ * Distances and masks go by a token's place in its sequence, wherever a list has it.
+ *
  * The step depends on the listed tokens in their order and on nothing else: with all granules listed in ascending order
  * it has the bits of `attention/decode` (native, wasm and js).
  *
@@ -35,6 +40,7 @@ export const decodeSparse = defineOp({
     "lists of a scope and a granularity as in cuDNN frontend's sparse_attention (pull request 793); per KV head: Kascade; grouped queries: Ainslie et al., arXiv 2305.13245",
   axes: {
     ...cacheAxes,
+    ...biasAxes,
     granularity,
     lists: axis("lists of a sequence: 1, kvHeads or queryHeads", { min: 1, max: 65536 }),
     k: axis("entries of a list, at most", { min: 1 }),
@@ -45,12 +51,14 @@ export const decodeSparse = defineOp({
       indexInto: dim("maxPages", { times: "pageSize", per: "granularity" }),
       none: -1,
     }),
+    ...biasPorts,
     ...logitPorts,
     ...statePorts,
   },
   constraints: [
     groupedHeads,
     addressable,
+    maskedHeads,
     {
       says: "lists 1, kvHeads or queryHeads",
       about: ["lists", "kvHeads", "queryHeads"],

@@ -1,8 +1,9 @@
 import type { AnyVariant } from "../../op/define.js";
 import type { BenchCase, Case, OpCases } from "../../testing/case.js";
 import type { Random } from "../../testing/random.js";
+import { biasMutants } from "./bias-mutants.js";
 import { benchCache, cache, full, of, ragged } from "./inputs.js";
-import { laws } from "./laws.js";
+import { biasLaws, laws } from "./laws.js";
 import { mutants } from "./mutants.js";
 import type { DecodeAxes, DecodeTensors } from "./reference.js";
 
@@ -45,6 +46,7 @@ export const badLengths = changed(cache(ragged), ({ lengths }, { batch, maxPages
 
 export interface Heads {
   batch?: number;
+  masks?: number;
   heads?: [query: number, kv: number];
   dim?: number | [key: number, value: number];
   page?: [size: number, most: number];
@@ -56,16 +58,90 @@ export function sizes({
   dim = 64,
   page: [pageSize, maxPages] = [16, 5],
   spare = 3,
+  masks = 1,
 }: Heads): DecodeAxes {
   const [headDim, valueDim] = typeof dim === "number" ? [dim, dim] : dim;
-  return { batch, queryHeads, kvHeads, headDim, valueDim, pages: batch * maxPages + spare, pageSize, maxPages };
+  return { batch, queryHeads, kvHeads, headDim, valueDim, pages: batch * maxPages + spare, pageSize, maxPages, maskHeads: masks };
 }
 
 const isF32 = ({ keyPages }: AnyVariant): boolean => keyPages === "f32";
 const plain = ({ sinks }: AnyVariant): boolean => sinks === false;
 
+/** Without slopes and masks. */
+export const unbiased = ({ slopes, mask }: AnyVariant): boolean => !slopes && !mask;
+export const biased = (variant: AnyVariant): boolean => !unbiased(variant);
+/** What has nothing to do with biases is tried without them. */
+export const withoutBiases = (tests: readonly Case[]): Case[] =>
+  tests.map((test) => ({ ...test, variants: (variant, i) => unbiased(variant) && (test.variants?.(variant, i) ?? true) }));
+
+/** A mask that hides every token from the first head of the first sequence, and from all heads of the last one. */
+export const hidden = changed(cache(ragged), (tensors, { batch, maskHeads }) => {
+  const mask = tensors.mask as Float32Array | Uint32Array;
+  const row = mask.length / batch / maskHeads;
+  const nothing = mask instanceof Float32Array ? Number.NEGATIVE_INFINITY : 0;
+  mask.fill(nothing, 0, row);
+  mask.fill(nothing, (batch - 1) * maskHeads * row);
+});
+/** One cache dtype with these biases. */
+export const only =
+  (keyPages: string, slopes: boolean, ...masks: unknown[]) =>
+  (variant: AnyVariant): boolean =>
+    variant.keyPages === keyPages && variant.slopes === slopes && masks.includes(variant.mask);
+
+/** Slopes and masks. */
+const biases: Case[] = [
+  {
+    name: "every bias",
+    axes: sizes({ heads: [6, 2], dim: [20, 12], page: [7, 9], masks: 6 }),
+    scalars: { window: 40, softCap: 5, scale: 0.3 },
+    variants: biased,
+    inputs: cache(ragged),
+    seeds: 1,
+  },
+  {
+    name: "one mask for all heads, over several chunks",
+    axes: sizes({ batch: 2, heads: [2, 1], dim: 16, page: [64, 20] }),
+    variants: (v) => only("f16", true, "bits", "f32")(v) && plain(v),
+    inputs: cache(of(1277, 1033)),
+    seeds: 1,
+  },
+  {
+    name: "wide groups with slopes and masks",
+    axes: sizes({ heads: [14, 2], dim: 32, page: [8, 6], masks: 14 }),
+    variants: (v) => only("i8", true, false, "bits")(v) || only("f32", true, "f32")(v),
+    inputs: cache(ragged),
+    seeds: 1,
+  },
+  {
+    name: "heads that see nothing",
+    axes: sizes({ batch: 3, dim: 16, page: [8, 9], masks: 4 }),
+    variants: only("f32", false, "bits", "f32"),
+    inputs: hidden,
+    seeds: 1,
+  },
+  {
+    name: "fewer masked sequences at run time",
+    axes: sizes({ batch: 4, dim: 8, masks: 4 }),
+    live: { batch: 3 },
+    variants: only("bf16", true, "bits", "f32"),
+    inputs: cache(ragged),
+    seeds: 1,
+  },
+];
+
 export const cases: OpCases = {
-  cases: [
+  cases: [...withoutBiases(plainCases()), ...biases],
+  mutants: [...mutants, ...biasMutants],
+  laws: [...laws, ...biasLaws],
+  bench: [
+    bench("32/8 heads x 128, 4096 tokens", 1, 4096, true),
+    bench("32/8 heads x 128, 16384 tokens", 1, 16384, false),
+    bench("batch 8, 32/8 heads x 128, 1024 tokens", 8, 1024, false),
+  ],
+};
+
+function plainCases(): Case[] {
+  return [
     ...[64, 80, 96, 128, 256].map((dim) => ({ name: `heads of ${dim}`, axes: sizes({ dim }), inputs: cache(ragged) })),
     ...[1, 2, 7, 13, 20, 33, 100].map((dim) => ({
       name: `heads of ${dim}`,
@@ -139,15 +215,8 @@ export const cases: OpCases = {
     },
     { name: "pages that do not exist", axes: sizes({ dim: 16 }), inputs: badTable, seeds: 1 },
     { name: "lengths out of range", axes: sizes({ batch: 3, dim: 16 }), inputs: badLengths, seeds: 1 },
-  ],
-  mutants,
-  laws,
-  bench: [
-    bench("32/8 heads x 128, 4096 tokens", 1, 4096, true),
-    bench("32/8 heads x 128, 16384 tokens", 1, 16384, false),
-    bench("batch 8, 32/8 heads x 128, 1024 tokens", 8, 1024, false),
-  ],
-};
+  ];
+}
 
 function bench(name: string, batch: number, tokens: number, calibrate: boolean): BenchCase {
   const axes = {
@@ -159,12 +228,13 @@ function bench(name: string, batch: number, tokens: number, calibrate: boolean):
     pages: (batch * tokens) / 16,
     pageSize: 16,
     maxPages: tokens / 16,
+    maskHeads: 1,
   };
   return {
     name,
     axes,
     calibrate,
-    variants: (["f32", "f16", "bf16", "i8"] as const).map((keyPages) => ({ keyPages, sinks: false })),
+    variants: (["f32", "f16", "bf16", "i8"] as const).map((keyPages) => ({ keyPages, sinks: false, slopes: false, mask: false })),
     inputs: benchCache,
     // One sequence and one KV head's queries; the pages of the others are not read.
     sample: (whole, inputs) => {

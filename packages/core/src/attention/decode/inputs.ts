@@ -1,5 +1,5 @@
 /** Paged caches for cases and benches. */
-import type { DType, HostArray } from "../../dtype.js";
+import { type DType, type HostArray, rowLength } from "../../dtype.js";
 import { toBf16, toF16, toI8Rows } from "../../half.js";
 import type { AnyVariant } from "../../op/define.js";
 import type { InputRequest, Tensors } from "../../testing/case.js";
@@ -32,8 +32,27 @@ export function cache(lengths: Lengths, spread = 1) {
     };
     Object.assign(tensors, rowsOf("key", a.headDim, a, filled, variant, random), rowsOf("value", a.valueDim, a, filled, variant, random));
     if (variant.sinks) tensors.sinks = random.values(a.queryHeads, () => 1 + random.normal());
-    return tensors;
+    return Object.assign(tensors, biasesOf(a, held, variant, random));
   };
+}
+
+/** Slopes of both signs; masks that hide about a third, with what would show behind the lengths. */
+export function biasesOf(axes: DecodeAxes, lengths: readonly number[], variant: AnyVariant, random: Random): Record<string, HostArray> {
+  const { batch, queryHeads, maskHeads, maxPages, pageSize } = axes;
+  const slopes = variant.slopes ? { slopes: random.values(queryHeads, () => 0.1 * random.normal()) } : {};
+  if (!variant.mask) return slopes;
+  const tokens = maxPages * pageSize;
+  const width = rowLength(variant.mask as DType, tokens);
+  const mask = variant.mask === "f32" ? new Float32Array(batch * maskHeads * width) : new Uint32Array(batch * maskHeads * width);
+  for (let row = 0; row < batch * maskHeads; row++) {
+    for (let t = 0; t < tokens; t++) {
+      const seen = random.uniform() < 0.65;
+      const behind = t >= (lengths[Math.floor(row / maskHeads)] as number);
+      if (variant.mask === "f32") mask[row * width + t] = behind ? Number.NaN : seen ? random.normal() : Number.NEGATIVE_INFINITY;
+      else if (seen || behind) mask[row * width + (t >> 5)] = (mask[row * width + (t >> 5)] as number) | (1 << (t & 31));
+    }
+  }
+  return { ...slopes, mask };
 }
 
 /** Pages for each sequence, none twice; and how many tokens of each page are in use. */
@@ -74,6 +93,7 @@ function rowsOf(
 
 /** Full caches of large sizes, quick to make: a million values over and over, in pages in another order. */
 export function benchCache({ axes, variant, random }: InputRequest): Tensors {
+  const held = new Array<number>(axes.batch as number).fill((axes.maxPages as number) * (axes.pageSize as number));
   const { batch, queryHeads, kvHeads, headDim, valueDim, pages, pageSize, maxPages } = axes as DecodeAxes;
   const pattern = random.values(2 ** 20 + 1, () => 2 * random.uniform() - 1);
   const stored = (name: "key" | "value", width: number): Record<string, HostArray> => {
@@ -93,7 +113,8 @@ export function benchCache({ axes, variant, random }: InputRequest): Tensors {
     ...stored("key", headDim),
     ...stored("value", valueDim),
     pageTable: Int32Array.from({ length: batch * maxPages }, (_, i) => (i * 7919) % pages),
-    lengths: new Int32Array(batch).fill(maxPages * pageSize),
+    lengths: Int32Array.from(held),
     ...(variant.sinks ? { sinks: random.values(queryHeads, () => random.normal()) } : {}),
+    ...biasesOf(axes as DecodeAxes, held, variant, random),
   };
 }

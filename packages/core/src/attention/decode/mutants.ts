@@ -100,7 +100,7 @@ function rerun({ axes, variant, pitch, inputs, expected, scalars }: Evidence, ke
 /** Query head h with KV head h mod kvHeads: the heads are put in that order, and the answers back. */
 function dealt(call: ReferenceCall, reference: (call: ReferenceCall) => void): void {
   const { batch, queryHeads, kvHeads, headDim, valueDim } = call.axes as DecodeAxes;
-  const { queries, sinks, out, lse } = tensorsOf(call);
+  const { queries, sinks, slopes, out, lse } = tensorsOf(call);
   const group = queryHeads / kvHeads;
   const from = (h: number): number => (h % group) * kvHeads + Math.floor(h / group);
   const turned = queries.slice();
@@ -110,9 +110,10 @@ function dealt(call: ReferenceCall, reference: (call: ReferenceCall) => void): v
         queries.subarray((b * queryHeads + from(h)) * headDim, (b * queryHeads + from(h) + 1) * headDim),
         (b * queryHeads + h) * headDim,
       );
+  const turnedSlopes = slopes && Float32Array.from({ length: queryHeads }, (_, h) => slopes[from(h)] as number);
   const turnedSinks = sinks && Float32Array.from({ length: queryHeads }, (_, h) => sinks[from(h)] as number);
   const [turnedOut, turnedLse] = [out.slice(), lse.slice()];
-  reference(withTensors(call, { queries: turned, sinks: turnedSinks, out: turnedOut, lse: turnedLse }));
+  reference(withTensors(call, { queries: turned, sinks: turnedSinks, slopes: turnedSlopes, out: turnedOut, lse: turnedLse }));
   for (let b = 0; b < batch; b++) {
     for (let h = 0; h < queryHeads; h++) {
       const [at, to] = [b * queryHeads + h, b * queryHeads + from(h)];

@@ -30,12 +30,28 @@ export const logitPorts = {
   window: scalar("u32", "last tokens that are seen, 0 for all", { default: 0 }),
 };
 
+export const biasAxes = {
+  maskHeads: axis("query heads that have a mask of their own: all, or 1 for all", { min: 1, max: 65536, default: 1 }),
+};
+
+/** What is added to logits by where a token stands, after the cap. */
+export const biasPorts = {
+  slopes: optional(input("f32", ["queryHeads"], "what a head's logits lose for each token between query and key")),
+  mask: optional(
+    input(
+      ["bits", "f32"],
+      ["batch", "maskHeads", dim("maxPages", { times: "pageSize" })],
+      "per token: bits that are set for what is seen, or what is added to the logit",
+    ),
+  ),
+};
+
 export const statePorts = {
   out: output("f32", ["batch", "queryHeads", "valueDim"], "the attended values"),
   lse: output("f32", ["batch", "queryHeads"], "log-sum-exp of the logits, natural logarithm"),
 };
 
-type CacheSizes = { readonly [K in keyof typeof cacheAxes]: number };
+type CacheSizes = { readonly [K in keyof typeof cacheAxes]: number } & { readonly maskHeads: number };
 
 /** Tokens that a granule can have, so that the granules of a sequence have numbers. */
 export const granularity = axis("tokens of a granule: consecutive ones that are listed, or weighed, together", { min: 1, max: 2 ** 16 });
@@ -46,6 +62,12 @@ export const groupedHeads = {
   holds: ({ queryHeads, kvHeads }: Pick<CacheSizes, "queryHeads" | "kvHeads">) => queryHeads % kvHeads === 0,
 };
 
+export const maskedHeads = {
+  says: "maskHeads 1 or queryHeads",
+  about: ["maskHeads", "queryHeads"],
+  holds: ({ maskHeads, queryHeads }: CacheSizes) => maskHeads === 1 || maskHeads === queryHeads,
+};
+
 export const addressable = {
   says: "maxPages * pageSize at most 2147483646",
   about: ["maxPages", "pageSize"],
@@ -54,8 +76,8 @@ export const addressable = {
 
 /** Of a step in which each head sees so many `tokens` of each sequence, and its KV head's are read `reads` times. */
 export function decodeCost(
-  { batch, queryHeads, kvHeads, headDim, valueDim, maxPages }: CacheSizes,
-  { keyPages }: AnyVariant,
+  { batch, queryHeads, kvHeads, headDim, valueDim, maxPages, maskHeads }: CacheSizes,
+  { keyPages, mask }: AnyVariant,
   tokens: number,
   reads = 1,
 ) {
@@ -63,14 +85,15 @@ export function decodeCost(
   const rows = seen * kvHeads * reads;
   const width = headDim + valueDim;
   const scales = keyPages === "i8" ? 8 * rows : 0;
+  const masks = mask ? byteLength(mask as DType, [batch, maskHeads, tokens]) : 0;
   return {
     flops: 2 * seen * queryHeads * width,
-    bytes: byteLength(keyPages as DType, [rows, width]) + scales + 4 * batch * (queryHeads * (width + 1) + maxPages + 1),
+    bytes: byteLength(keyPages as DType, [rows, width]) + scales + masks + 4 * batch * (queryHeads * (width + 1) + maxPages + 1),
   };
 }
 
 /**
- * A logit: a sum of headDim products, its scales, the cap. A weight: the exponential. Then a sum over the tokens, in runs
+ * A logit: a sum of headDim products, its scales, the cap, the slope's product, the mask. A weight: the exponential. Then a sum over the tokens, in runs
  * of at most 1024 that are joined.
  */
 export const decodeSteps = (headDim: number, tokens: number): number => headDim + Math.min(tokens, 1024) + Math.ceil(tokens / 1024) + 32;
