@@ -6,6 +6,7 @@ import { ATTENTION_DECODE_PORT_LENGTHS, ATTENTION_DECODE_PORT_PAGE_TABLE, DTYPE_
 import { math } from "../lib/exp";
 import { fail, KernelPlan, Status } from "../lib/kernel";
 import { simd } from "../lib/simd";
+import { find_bias } from "./decode-bias";
 import { begin_list, find_listed } from "./decode-lists";
 import { add_masses, begin_masses, find_pieces, write_masses } from "./decode-masses";
 import { chunk_tokens, Decode, HEADS, LISTED, STATE_VALUES, TILE_TOKENS, WEIGHED } from "./decode-shape";
@@ -129,6 +130,7 @@ export function add_tokens(decode: Decode, sequence: u32, kv_head: u32, first: u
     }
     const slot = (<u32>page * params.kv_heads + kv_head) * page_size + offset;
     if (decode.kind == WEIGHED) number_granules(decode, first - run, run, n);
+    if (decode.biased()) for (let i: u32 = 0; i < run; i++) store<u32>(decode.tile_places() + (n + i) * 4, first - run + i);
     for (let i: u32 = 0; i < run; i++, n++) store<u32>(slots + n * 4, slot + i);
   }
   return n;
@@ -181,7 +183,7 @@ function place_scales(decode: Decode, tokens: u32, quarter: u32): void {
 }
 
 /** Which token of a tile is met as the i-th. */
-function met_at(i: u32, quarter: u32): u32 {
+export function met_at(i: u32, quarter: u32): u32 {
   return i < 4 * quarter ? (i & 3) * quarter + (i >> 2) : i;
 }
 
@@ -199,7 +201,8 @@ function weigh_tile<T>(decode: Decode, sequence: u32, unit: u32, block: u32, chu
   const scaled = sizeof<T>() == 1;
   const logits = decode.logits(block);
   const state = decode.state(sequence, unit, block, chunk);
-  weigh(decode, tokens, scaled, decode.kind == WEIGHED, logits, state);
+  const bias = decode.biased() ? find_bias(decode, sequence, unit, block, tokens) : 0;
+  weigh(decode, tokens, scaled, decode.kind == WEIGHED, bias, logits, state);
   if (decode.kind != WEIGHED) return;
   add_masses(decode, decode.mass(sequence, unit, block), chunk, logits, v128.load(state));
   if (scaled) scale_weights(decode, tokens, logits);

@@ -60,6 +60,7 @@ export class Decode {
   states_at: u64;
   slots_at: u64;
   pieces_at: u64;
+  bias_at: u64;
   slot_bytes: u64;
   bytes: u64;
 
@@ -92,11 +93,13 @@ export class Decode {
     this.slot_bytes = align_line(this.wide_at() + (this.wide ? 4 * <u64>TILE_TOKENS * max(this.query_pitch, this.value_pitch) : 0));
     this.pieces_at = this.slot_bytes;
     if (this.kind == WEIGHED) this.slot_bytes += align_line(4 * <u64>TILE_TOKENS + PIECE * (TILE_TOKENS + 8));
+    this.bias_at = this.slot_bytes;
+    this.slot_bytes += 16 * <u64>TILE_TOKENS;
     this.bytes = this.slots_at + <u64>slots * this.slot_bytes;
   }
 
   // What each slot has to itself: padded queries [blocks][4][query_pitch]; logits of each block [tile][4]; key and value
-  // addresses [tile], scales [tile]; widened rows [tile][pitch].
+  // addresses [tile], scales [tile]; places [tile]; widened rows [tile][pitch].
   private logits_at(): u64 {
     return align_line(16 * <u64>this.blocks * this.query_pitch);
   }
@@ -104,7 +107,7 @@ export class Decode {
     return this.logits_at() + 16 * <u64>this.blocks * TILE_TOKENS;
   }
   private wide_at(): u64 {
-    return align_line(this.tile_at() + 20 * (<u64>TILE_TOKENS + 4));
+    return align_line(this.tile_at() + 24 * (<u64>TILE_TOKENS + 4));
   }
 
   own(): usize {
@@ -132,6 +135,14 @@ export class Decode {
   value_scales(): usize {
     return this.key_scales() + 4 * (TILE_TOKENS + 4);
   }
+  /** Of each token of the tile its place in the sequence, in their order; where there are slopes or masks only. */
+  tile_places(): usize {
+    return this.value_scales() + 4 * (TILE_TOKENS + 4);
+  }
+  /** What is added to the logits of a block: [tile][4], in the order they are met. */
+  bias(): usize {
+    return this.own() + <usize>this.bias_at;
+  }
   wide_rows(): usize {
     return this.own() + <usize>this.wide_at();
   }
@@ -152,6 +163,14 @@ export class Decode {
   }
   list_of(sequence: u32, unit: u32): usize {
     return this.list(sequence, this.lists == 1 ? 0 : unit);
+  }
+  /** Slopes or masks have a part in the logits. */
+  biased(): bool {
+    return (this.params.slopes | this.params.mask) != 0;
+  }
+  /** The query's token. */
+  last(sequence: u32, unit: u32): u32 {
+    return load<u32>(this.kind == LISTED ? this.list_of(sequence, unit) + 4 : this.range(sequence), 4) - 1;
   }
   /** How many tokens a unit sees. */
   tokens(sequence: u32, unit: u32): u32 {
@@ -214,6 +233,7 @@ export function shared_params<P>(params: P, decode: Decode): AttentionDecodePara
   shared.pages = params.pages;
   shared.page_size = params.page_size;
   shared.max_pages = params.max_pages;
+  shared.mask_heads = params.mask_heads;
   shared.queries = params.queries;
   shared.key_pages = params.key_pages;
   shared.key_scale = params.key_scale;
@@ -222,6 +242,9 @@ export function shared_params<P>(params: P, decode: Decode): AttentionDecodePara
   shared.page_table = params.page_table;
   shared.lengths = params.lengths;
   shared.sinks = params.sinks;
+  shared.slopes = params.slopes;
+  shared.mask = params.mask;
+  shared.mask_dtype = params.mask_dtype;
   shared.out = params.out;
   shared.lse = params.lse;
   shared.key_pages_dtype = params.key_pages_dtype;

@@ -56,10 +56,11 @@ export function scale_weights(decode: Decode, tokens: u32, weights: usize): void
 }
 
 /**
- * Dot products to weights exp(logit - largest), times the value scales unless `bare`. `state`: largest [4] and sum [4] so far, and
+ * Dot products to weights exp(logit - largest), times the value scales unless `bare`; `bias` [tokens][4], unless 0, joins the
+ * logits. `state`: largest [4] and sum [4] so far, and
  * the values that belong to them, which are scaled to the new largest.
  */
-export function weigh(decode: Decode, tokens: u32, scaled: bool, bare: bool, logits: usize, state: usize): void {
+export function weigh(decode: Decode, tokens: u32, scaled: bool, bare: bool, bias: usize, logits: usize, state: usize): void {
   const params = decode.params;
   const scale = f32x4.splat(params.scale);
   const before = v128.load(state);
@@ -74,6 +75,7 @@ export function weigh(decode: Decode, tokens: u32, scaled: bool, bare: bool, log
     v128.store(at, x);
   }
   if (params.soft_cap > 0) cap_logits(logits, end, params.soft_cap);
+  if (bias != 0) add_bias(bias, logits, end);
   let largest = before;
   for (let at = logits; at < end; at += 16) {
     const x = v128.load(at);
@@ -117,6 +119,10 @@ export function weigh(decode: Decode, tokens: u32, scaled: bool, bare: bool, log
 function cap_logits(logits: usize, end: usize, cap: f32): void {
   const caps = f32x4.splat(cap);
   for (let at = logits; at < end; at += 16) v128.store(at, f32x4.mul(caps, math.tanh(f32x4.div(v128.load(at), caps))));
+}
+
+function add_bias(bias: usize, logits: usize, end: usize): void {
+  for (let at = logits; at < end; at += 16, bias += 16) v128.store(at, f32x4.add(v128.load(at), v128.load(bias)));
 }
 
 /** values [4][pitch] += weights [tokens][4] x rows that fill whole vectors. */
