@@ -46,6 +46,7 @@ struct AnchorContext {
 
   Shape shape(int slots) const { return Shape(p, p.query_heads / p.kv_heads, p.max_pages * p.page_size, bytes(), slots); }
   int64_t tokens(int64_t b, int64_t unit) const { return whole.tokens(b, unit); }
+  int64_t last(int64_t b, int64_t unit) const { return whole.last(b, unit); }
 
   struct Cursor {
     WholeContext::Cursor at;

@@ -41,6 +41,7 @@ struct ListedContext {
   int64_t heads() const { return sparse.lists == p.query_heads ? 1 : p.query_heads / p.kv_heads; }
   Shape shape(int slots) const { return Shape(p, heads(), sparse.k * sparse.granularity, p.batch * sparse.lists * list_bytes(), slots); }
   int64_t tokens(int64_t b, int64_t unit) const { return list_of(b, unit).tokens; }
+  int64_t last(int64_t b, int64_t unit) const { return list_of(b, unit).seen.end - 1; }
 
   // The tokens of a granule that a sequence sees.
   Range tokens_of(const List& l, int32_t granule) const {

@@ -1,4 +1,4 @@
-// attention/decode: out = softmax(softCap(scale q K^T)) V over a paged cache, one query per head.
+// attention/decode: out = softmax(softCap(scale q K^T) - slope distance + mask) V over a paged cache, one query per head.
 //
 // Online softmax (largest, sum, weighted values) in f32, over tiles of 256 tokens (decode_tile.h); the context of a
 // sequence is cut into at most 64 chunks of at least 512 tokens, by its own length only, and their states are joined

@@ -4,6 +4,7 @@
 // chunks are cut by the number of these tokens only, so the same tokens in the same order give the same bits.
 #pragma once
 #include "../kernel.h"
+#include "decode_params.h"
 #include "decode_tile.h"
 
 namespace hotset {
@@ -63,39 +64,12 @@ inline int64_t add_tokens(const attention_decode_params& p, int64_t b, int64_t k
     }
     const int64_t slot = (page * p.kv_heads + kv_head) * p.page_size + offset;
     added(n, first - run, run);
+    if (biased(p))
+      for (int64_t i = 0; i < run; i++) tile.places[n + i] = int32_t(first - run + i);
     for (int64_t i = 0; i < run; i++) tile.slots[n++] = slot + i;
   }
   tile.tokens = n;
   return first;
-}
-
-// The parameters that a sibling shares with attention/decode, at the same places among its ports.
-template <class P>
-inline attention_decode_params dense_params(const P& p) {
-  attention_decode_params out = {};
-  out.batch = p.batch;
-  out.query_heads = p.query_heads;
-  out.kv_heads = p.kv_heads;
-  out.head_dim = p.head_dim;
-  out.value_dim = p.value_dim;
-  out.pages = p.pages;
-  out.page_size = p.page_size;
-  out.max_pages = p.max_pages;
-  out.queries = p.queries;
-  out.key_pages = p.key_pages;
-  out.key_scale = p.key_scale;
-  out.value_pages = p.value_pages;
-  out.value_scale = p.value_scale;
-  out.page_table = p.page_table;
-  out.lengths = p.lengths;
-  out.sinks = p.sinks;
-  out.out = p.out;
-  out.lse = p.lse;
-  out.key_pages_dtype = p.key_pages_dtype;
-  out.scale = p.scale;
-  out.soft_cap = p.soft_cap;
-  out.window = p.window;
-  return out;
 }
 
 // The tokens that a sequence sees.
@@ -127,6 +101,8 @@ struct WholeContext {
     for (int64_t b = 0; b < p.batch; b++) ranges[b] = range_of(p, b, status);
   }
   int64_t tokens(int64_t b, int64_t) const { return ranges[b].end - ranges[b].first; }
+  // The query's token.
+  int64_t last(int64_t b, int64_t) const { return ranges[b].end - 1; }
 
   struct Cursor {
     const attention_decode_params& p;
@@ -242,9 +218,11 @@ struct Decode {
         key_dots<decltype(heads)::value>(key_rows, tile.tokens, key_dim, queries + h * shape.query_pitch, shape.query_pitch, fresh && h == 0, logits + h * kTileTokens);
       });
     const bool scaled = p.key_scale != nullptr;
+    Bias bias;
     for (int64_t h = 0; h < shape.group; h++) {
       HeadState& head = head_state(b, unit, h, chunk);
-      const float before = weigh(tile, scaled, Context::kMasses, p.scale, p.soft_cap, logits + h * kTileTokens, head);
+      const float* const added = biased(p) ? bias.of(p, tile, b, unit * shape.group + h, context.last(b, unit), h == 0) : nullptr;
+      const float before = weigh(tile, scaled, Context::kMasses, p.scale, p.soft_cap, added, logits + h * kTileTokens, head);
       if constexpr (Context::kMasses) {
         context.add_masses(b, unit * shape.group + h, chunk, tile, logits + h * kTileTokens, head.largest);
         if (scaled) scale_weights(tile, logits + h * kTileTokens);

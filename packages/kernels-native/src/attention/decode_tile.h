@@ -39,9 +39,11 @@ static inline void with_heads(int64_t heads, const Body& body) {
 struct Tile {
   int tokens;
   int64_t slots[kTileTokens];  // (page * kvHeads + kvHead) * pageSize + offset, in the order of the tokens
+  int32_t places[kTileTokens];  // of each token in its sequence; where there are slopes or masks only
   // In the order they are met; then those of the next tile.
   const void* keys[kTileTokens + kRowsAhead + 4];
   const void* values[kTileTokens + kRowsAhead + 4];
+  int32_t met_places[kTileTokens];
   alignas(64) float key_scale[kTileTokens];
   alignas(64) float value_scale[kTileTokens];
 };
@@ -75,6 +77,8 @@ struct MetOrder {
   }
 };
 
+inline bool biased(const attention_decode_params& p) { return p.slopes || p.mask; }
+
 template <class T>
 static inline void place_rows(const attention_decode_params& p, Tile& tile) {
   const MetOrder order(p, tile.tokens);
@@ -83,6 +87,7 @@ static inline void place_rows(const attention_decode_params& p, Tile& tile) {
     const int64_t slot = tile.slots[token];
     tile.keys[i] = static_cast<const T*>(p.key_pages) + slot * p.head_dim;
     tile.values[i] = static_cast<const T*>(p.value_pages) + slot * p.value_dim;
+    if (biased(p)) tile.met_places[i] = tile.places[token];
     if (sizeof(T) != 1) continue;
     tile.key_scale[i] = p.key_scale[slot];
     tile.value_scale[i] = p.value_scale[slot];
@@ -125,13 +130,47 @@ static inline void scale_weights(const Tile& tile, float* weights) {
   for (int i = 0; i < tile.tokens; i += kLanes) store(weights + i, mul(load(weights + i), load(tile.value_scale + i)));
 }
 
-// Dot products to weights exp(logit - largest), times the value scales unless `bare`. Returns what earlier sums are multiplied by.
-static inline float weigh(const Tile& tile, bool scaled, bool bare, float scale, float cap, float* logits, HeadState& state) {
+// What a head's logits are given by where their tokens stand, in the order they are met: less for the distance to token
+// `last`, and the mask. What heads share is found for the first of them. Zeros behind, as far as a vector goes.
+struct Bias {
+  alignas(64) float distances[kTileTokens];
+  alignas(64) float masked[kTileTokens];
+  alignas(64) float both[kTileTokens];
+
+  const float* of(const attention_decode_params& p, const Tile& tile, int64_t b, int64_t head, int64_t last, bool first) {
+    if (p.mask && (first || p.mask_heads > 1)) find_mask(p, tile, p.mask_heads == 1 ? b : b * p.mask_heads + head);
+    if (!p.slopes) return masked;
+    for (int i = 0; first && i < (tile.tokens + kLanes - 1) / kLanes * kLanes; i++) distances[i] = i < tile.tokens ? float(last - tile.met_places[i]) : 0;
+    const f32v slope = splat(-p.slopes[head]);
+    for (int i = 0; i < tile.tokens; i += kLanes) {
+      const f32v far = mul(slope, load(distances + i));
+      store(both + i, p.mask ? add(far, load(masked + i)) : far);
+    }
+    return both;
+  }
+
+ private:
+  void find_mask(const attention_decode_params& p, const Tile& tile, int64_t row) {
+    const int64_t tokens = p.max_pages * p.page_size;
+    if (p.mask_dtype == dtype_f32) {
+      const float* const added = static_cast<const float*>(p.mask) + row * tokens;
+      for (int i = 0; i < tile.tokens; i++) masked[i] = added[tile.met_places[i]];
+    } else {
+      const uint32_t* const seen = static_cast<const uint32_t*>(p.mask) + row * ((tokens + 31) / 32);
+      for (int i = 0; i < tile.tokens; i++) masked[i] = seen[tile.met_places[i] >> 5] >> (tile.met_places[i] & 31) & 1 ? 0 : -INFINITY;
+    }
+    for (int i = tile.tokens; i % kLanes; i++) masked[i] = 0;
+  }
+};
+
+// Dot products to weights exp(logit - largest), times the value scales unless `bare`; `bias`, if any, joins the logits. Returns what earlier sums are multiplied by.
+static inline float weigh(const Tile& tile, bool scaled, bool bare, float scale, float cap, const float* bias, float* logits, HeadState& state) {
   f32v largest = splat(state.largest);
   for (int i = 0; i < tile.tokens; i += kLanes) {
     f32v x = mul(load(logits + i), splat(scale));
     if (scaled) x = mul(x, load(tile.key_scale + i));
     if (cap > 0) x = mul(splat(cap), tanh(div(x, splat(cap))));
+    if (bias) x = add(x, load(bias + i));
     store(logits + i, x);
     if (i + kLanes <= tile.tokens) largest = larger(x, largest);
   }
