@@ -172,6 +172,7 @@ describe.skipIf(without(swiftshader !== undefined))("attention on SwiftShader (n
     it("windows of pages, and few sequences a launch", async () => {
       const small = { tunables: { bindingBytes: 24 << 10 } };
       await same(small, /\| (heads of 20|pages of 3|fewer sequences at run time|a window|pages that do not exist)$/, 7);
+      await same(small, /\| (every bias|fewer masked sequences at run time)$/, 9);
     });
 
     it("the tiles that a GPU gets", async () => {

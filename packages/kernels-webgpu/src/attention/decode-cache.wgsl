@@ -169,7 +169,12 @@ fn value_scale_of(slot: u32) -> f32 {
 fn slot_in_page(sequence: u32, kv_head: u32, token: u32) -> u32 {
   let params = uniforms.params;
   let entry = sequence * params.max_pages + token / params.page_size;
+// #if biased
+  let gathered = (sequence - uniforms.window.first_sequence) * (1u + params.max_pages) + 1u + token / params.page_size;
+  let page = states.words[uniforms.window.gathered_start + params.query_heads + gathered];
+// #else
   let page = page_table[entry];
+// #end
   if (page >= params.pages) {
     note(page_table_port, entry);
     return nowhere;

@@ -1,5 +1,5 @@
 // Pass `look_up` of attention/decode-sparse: a thread a position of a list; where the cache holds its token goes to scratch,
-// page * page_size + offset, nowhere for none. Entries, lengths and pages are compared here, where they are loaded; the lowest
+// page * page_size + offset, nowhere for none; the token beside it where biases need it. Entries, lengths and pages are compared here, where they are loaded; the lowest
 // bad one of each is noted. Bound by the latency of three loads.
 override workgroup_threads: u32 = 128u;
 const nowhere: u32 = 0xffffffffu;
@@ -25,11 +25,14 @@ fn look_up(
   let window = uniforms.window;
   let each = params.k * params.granularity;
   for (var i = group.x * workgroup_threads + thread; i < window.sequences * params.lists * each; i += groups.x * workgroup_threads) {
-    states.words[window.slots_start + i] = position_of(window.first_sequence + i / each / params.lists, window.first_sequence * params.lists + i / each, i % each);
+// #if biased
+    states.words[window.tokens_start + i] = nowhere;
+// #end
+    states.words[window.slots_start + i] = position_of(i, window.first_sequence + i / each / params.lists, window.first_sequence * params.lists + i / each, i % each);
   }
 }
 
-fn position_of(sequence: u32, list: u32, at: u32) -> u32 {
+fn position_of(i: u32, sequence: u32, list: u32, at: u32) -> u32 {
   let params = uniforms.params;
   let length = lengths[sequence];
   if (length > params.max_pages * params.page_size) {
@@ -56,5 +59,8 @@ fn position_of(sequence: u32, list: u32, at: u32) -> u32 {
     atomicMax(&states.bad[0], ~place);
     return nowhere;
   }
+// #if biased
+  states.words[uniforms.window.tokens_start + i] = token;
+// #end
   return page * params.page_size + token % params.page_size;
 }

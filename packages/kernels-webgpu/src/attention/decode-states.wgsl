@@ -32,6 +32,14 @@ struct Window {
   row_places: u32,
   padding_0: u32,
 // #end
+// #if biased
+  // Words before what pass `gather` wrote: slopes [query_heads], then of each sequence its length and its pages [max_pages].
+  gathered_start: u32,
+  // And before the tokens of lists: [sequences, lists, k * granularity].
+  tokens_start: u32,
+  padding_3: u32,
+  padding_4: u32,
+// #end
 }
 struct Uniforms {
 // #if listed

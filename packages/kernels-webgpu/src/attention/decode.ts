@@ -1,11 +1,11 @@
 /** attention/decode and its siblings: parts of contexts, windows of pages and batches of states for attention/decode.wgsl. */
-import { type AnyAxes, type DType, dtypes, type KernelRequest } from "@hotset/core/backend";
+import { type AnyAxes, type AnyVariant, type DType, dtypes, type KernelRequest, storageLength } from "@hotset/core/backend";
 import { faultBytes } from "../faults.js";
 import type { Arrangement, DeviceFacts, Launch, Pass, Program } from "../program.js";
 import { greatestDivisor } from "../windows.js";
 import { joinColumns } from "./merge.js";
 
-type Axes = Record<"batch" | "queryHeads" | "kvHeads" | "headDim" | "valueDim" | "pages" | "pageSize" | "maxPages", number> &
+type Axes = Record<"batch" | "queryHeads" | "kvHeads" | "headDim" | "valueDim" | "pages" | "pageSize" | "maxPages" | "maskHeads", number> &
   Partial<Record<"granularity" | "lists" | "k", number>>;
 
 /** Of a sibling: what its contexts are, and what else is kept of them. */
@@ -37,11 +37,12 @@ export function program({ axes, variant }: KernelRequest, facts: DeviceFacts, ki
   const half = dtype === "f16" && facts.features.has("shader-f16");
   const tile = tileOf(groupHeads(sizes, kind), 4 / bytes, facts);
   if (typeof tile === "string") return tile;
-  const layout = layoutOf(sizes, bytes, tile, facts, kind);
+  const layout = layoutOf(sizes, bytes, tile, facts, kind, variant);
   if (typeof layout === "string") return layout;
 
-  const own = kind === "whole" ? [] : [kind];
-  const flags = [...own, `values_${dtype}`, `lanes_${tile.lanes}`];
+  const { biased } = layout;
+  const own = [...(kind === "whole" ? [] : [kind]), ...(biased ? ["biased"] : [])];
+  const flags = [...own, ...(variant.mask ? ["masked"] : []), `values_${dtype}`, `lanes_${tile.lanes}`];
   if (dtype === "i8") flags.push("scaled");
   if (half) flags.push("shader_f16");
   if (facts.features.has("subgroups")) flags.push("subgroups");
@@ -55,6 +56,7 @@ export function program({ axes, variant }: KernelRequest, facts: DeviceFacts, ki
       "lib/words",
       "attention/decode-cache",
       "attention/decode",
+      ...(biased ? ["attention/decode-bias"] : []),
       ...(kind === "weighed" ? ["attention/decode-granules"] : []),
     ],
     flags,
@@ -63,9 +65,17 @@ export function program({ axes, variant }: KernelRequest, facts: DeviceFacts, ki
     bindings: {
       ...{ uniforms: 0, queries: 1, keyPages: 2, valuePages: 3 },
       ...(dtype === "i8" ? { keyScale: 4, valueScale: 5 } : {}),
-      ...(kind === "listed" ? {} : { pageTable: 6, lengths: 7 }),
+      ...(kind === "listed" ? {} : { ...(biased ? {} : { pageTable: 6 }), lengths: 7 }),
+      ...(variant.mask ? { mask: 6 } : {}),
       ...{ states: 8 },
     },
+  };
+  const gather: Pass = {
+    pieces: ["gen/params", "attention/decode-states", "attention/decode-gather"],
+    flags: [...own, ...(variant.slopes ? ["slopes"] : [])],
+    entry: "gather",
+    constants: { workgroup_threads: facts.tunables.threads },
+    bindings: { uniforms: 0, pageTable: 1, lengths: 2, ...(variant.slopes ? { slopes: 3 } : {}), states: 4 },
   };
   const lookUp: Pass = {
     pieces: ["gen/params", "attention/decode-states", piece],
@@ -90,7 +100,13 @@ export function program({ axes, variant }: KernelRequest, facts: DeviceFacts, ki
   };
   return {
     name: "parts",
-    passes: { attend, finish, ...(kind === "listed" ? { lookUp } : {}), ...(kind === "weighed" ? { scale } : {}) },
+    passes: {
+      attend,
+      finish,
+      ...(biased ? { gather } : {}),
+      ...(kind === "listed" ? { lookUp } : {}),
+      ...(kind === "weighed" ? { scale } : {}),
+    },
     faults: { scratch: "states", ports: ["pageTable", "lengths", ...(kind === "listed" ? ["selected"] : [])] },
     arrange: () => arrange(sizes, bytes, layout, facts, kind),
   };
@@ -137,16 +153,34 @@ interface Layout {
   readonly massWords: number;
   /** Granules that a part can meet. */
   readonly statePlaces: number;
+  /** Slopes or masks: what the pass that gathers leaves in the scratch, and the tokens of lists; of a sequence. */
+  readonly biased: boolean;
+  readonly gatheredWords: number;
+  readonly tokenWords: number;
 }
 
 /** Nothing here but `sequences` depends on the batch, so that a sequence gives the same bits alone. */
-function layoutOf(axes: Axes, bytes: number, tile: Tile, facts: DeviceFacts, kind: Kind): Layout | string {
-  const { batch, queryHeads, kvHeads, headDim, valueDim, pages, pageSize, maxPages, granularity = 1, lists = 1, k = 1 } = axes;
+function layoutOf(axes: Axes, bytes: number, tile: Tile, facts: DeviceFacts, kind: Kind, { slopes, mask }: AnyVariant): Layout | string {
+  const {
+    batch,
+    queryHeads,
+    kvHeads,
+    headDim,
+    valueDim,
+    pages,
+    pageSize,
+    maxPages,
+    maskHeads = 1,
+    granularity = 1,
+    lists = 1,
+    k = 1,
+  } = axes;
   const { maxStorageBufferBindingSize: limit, maxComputeWorkgroupsPerDimension: most } = facts;
   const whole = { queries: 4 * batch * queryHeads * headDim, out: 4 * batch * queryHeads * valueDim, pageTable: 4 * batch * maxPages };
   const listedOnly = kind === "listed" ? { selected: 4 * batch * lists * k } : {};
   const weighedOnly = kind === "weighed" ? { masses: 4 * batch * kvHeads * Math.ceil((maxPages * pageSize) / granularity) } : {};
-  for (const [name, size] of Object.entries({ ...whole, ...listedOnly, ...weighedOnly }))
+  const masked = mask ? { mask: 4 * storageLength(mask as DType, [batch, maskHeads, maxPages * pageSize]) } : {};
+  for (const [name, size] of Object.entries({ ...whole, ...listedOnly, ...weighedOnly, ...masked }))
     if (size > limit) return `${name} takes ${size} bytes, more than one binding of this device (${limit})`;
 
   const slots = kvHeads * pageSize;
@@ -167,26 +201,59 @@ function layoutOf(axes: Axes, bytes: number, tile: Tile, facts: DeviceFacts, kin
   const perState = 4 * queryHeads * windows * (2 + valueDim);
   const positions = positionsOf(axes, kind);
   const slotWords = kind === "listed" ? lists * positions : 0;
+  const biased = Boolean(slopes || mask);
+  const tokenWords = biased ? slotWords : 0;
+  // The slopes are there once; counted for each sequence.
+  const gatheredWords = biased ? 1 + maxPages : 0;
+  const slopeWords = biased ? queryHeads : 0;
   const parts = Math.min(
     Math.ceil(positions / tile.threads),
     Math.ceil(wantedGroups / groups),
-    Math.floor((limit - faultBytes - 4 * slotWords) / perState),
+    Math.floor((limit - faultBytes - 4 * (slotWords + tokenWords + gatheredWords + slopeWords)) / perState),
     most,
   );
   // A part has whole tiles of the longest context, and may begin within a granule.
   const partTokens = Math.ceil(Math.ceil(positions / tile.threads) / Math.max(1, parts)) * tile.threads;
   const statePlaces = kind === "weighed" ? Math.ceil(partTokens / granularity) + 1 : 0;
   const massWords = 2 * queryHeads * windows * parts * statePlaces;
-  const perSequence = parts * perState + 4 * (slotWords + massWords);
+  const perSequence = parts * perState + 4 * (slotWords + massWords + tokenWords + gatheredWords + slopeWords);
   const sequences = Math.min(Math.floor(Math.min(stateBytes, limit - faultBytes) / perSequence) || 1, Math.floor(most / groups));
   if (parts < 1 || sequences < 1 || faultBytes + perSequence > limit)
     return `${queryHeads} query heads of ${valueDim} columns need more workgroups or scratch than this device has`;
-  return { pageWindow, windows, parts, headParts, columnParts, fours, sequences, slotWords, massWords, statePlaces };
+  return {
+    pageWindow,
+    windows,
+    parts,
+    headParts,
+    columnParts,
+    fours,
+    sequences,
+    slotWords,
+    massWords,
+    statePlaces,
+    biased,
+    gatheredWords,
+    tokenWords,
+  };
 }
 
 function arrange(axes: Axes, bytes: number, layout: Layout, facts: DeviceFacts, kind: Kind): Arrangement {
   const { batch, queryHeads, kvHeads, headDim, valueDim, pages, pageSize, maxPages, granularity = 1 } = axes;
-  const { pageWindow, windows, parts, headParts, columnParts, fours, sequences, slotWords, massWords, statePlaces } = layout;
+  const {
+    pageWindow,
+    windows,
+    parts,
+    headParts,
+    columnParts,
+    fours,
+    sequences,
+    slotWords,
+    massWords,
+    statePlaces,
+    biased,
+    gatheredWords,
+    tokenWords,
+  } = layout;
   const group = groupHeads(axes, kind);
   const { threads } = facts.tunables;
   const mostGroups = facts.maxComputeWorkgroupsPerDimension;
@@ -195,6 +262,8 @@ function arrange(axes: Axes, bytes: number, layout: Layout, facts: DeviceFacts, 
   const valuesStart = 2 * rows * states;
   const moreStart = valuesStart + rows * states * valueDim;
   const held = Math.min(sequences, Math.max(1, batch));
+  const gatheredStart = moreStart + held * (slotWords + massWords);
+  const tokensStart = gatheredStart + (biased ? queryHeads + held * gatheredWords : 0);
   const mostWords = (count: number): number => Math.min(mostGroups, Math.ceil(count / threads));
 
   function launches(actual: AnyAxes): Launch[] {
@@ -202,10 +271,12 @@ function arrange(axes: Axes, bytes: number, layout: Layout, facts: DeviceFacts, 
     for (let first = 0; first < (actual.batch as number); first += sequences) {
       const here = Math.min(sequences, (actual.batch as number) - first);
       const more = kind === "listed" ? [moreStart, 0, 0, 0] : kind === "weighed" ? [moreStart, statePlaces, states * statePlaces, 0] : [];
+      const biases = biased ? [gatheredStart, tokensStart, 0, 0] : [];
       const words = (page: number, bound: number): number[] => {
         const state = (page / pageWindow) * parts;
-        return [first, here, page, bound, parts, state, states, valuesStart, group, headParts, columnParts, fours, ...more];
+        return [first, here, page, bound, parts, state, states, valuesStart, group, headParts, columnParts, fours, ...more, ...biases];
       };
+      if (biased) out.push({ pass: "gather", workgroups: [mostWords(queryHeads + here * gatheredWords), 1], words: words(0, pages) });
       if (kind === "listed") out.push({ pass: "lookUp", workgroups: [mostWords(here * slotWords), 1], words: words(0, pages) });
       for (let page = 0; page < pages; page += pageWindow) {
         const bound = Math.min(pageWindow, pages - page);
@@ -233,5 +304,5 @@ function arrange(axes: Axes, bytes: number, layout: Layout, facts: DeviceFacts, 
     return out;
   }
 
-  return { scratch: { states: faultBytes + 4 * (rows * states * (2 + valueDim) + held * (slotWords + massWords)) }, launches };
+  return { scratch: { states: faultBytes + 4 * (tokensStart + held * tokenWords) }, launches };
 }

@@ -1,4 +1,4 @@
-// logit_t = softCap(scale q k_t), out = sum_t softmax(logit)_t v_t: one query a head, over pages of tokens.
+// logit_t = softCap(scale q k_t) + bias_t, out = sum_t softmax(logit)_t v_t: one query a head, over pages of tokens.
 // Pass `attend`: a workgroup has a part of a sequence, a KV head and up to 8 of its query heads, and goes over tiles of
 // workgroup_threads tokens with a running softmax. Logits: keys through workgroup memory as they are stored, a thread a
 // token, which widens each value once for all heads; sums in column order. Values: straight from memory, four columns a
@@ -6,7 +6,7 @@
 // The table's and lengths' entries are compared here, where they are loaded; the lowest bad one is noted.
 // Precision: f32. Parts depend on a sequence's own length and on the plan's sizes, not on the batch.
 // Bound by memory: 2 heads / (bytes of a value) flops a byte; a token's page is looked up once a workgroup.
-// lib/lanes.wgsl has the softmax, attention/decode-cache.wgsl the loads.
+// lib/lanes.wgsl has the softmax, attention/decode-cache.wgsl the loads, attention/decode-bias.wgsl slopes and masks.
 override workgroup_threads: u32 = 128u;
 // Of a key, at once: a multiple of 4.
 override stage_words: u32 = 8u;
@@ -30,7 +30,10 @@ struct States {
 @group(0) @binding(1) var<storage, read> queries: array<f32>;
 // #if listed
 // #else
+// #if biased
+// #else
 @group(0) @binding(6) var<storage, read> page_table: array<u32>;
+// #end
 @group(0) @binding(7) var<storage, read> lengths: array<u32>;
 // #end
 @group(0) @binding(8) var<storage, read_write> states: States;
@@ -125,7 +128,7 @@ fn attend(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) 
     if (thread == 0u) {
       atomicStore(&tile_excludes, 0u);
     }
-    let keys = keys_of_tile(task, slot, thread);
+    let keys = keys_of_tile(task, slot, base + thread, thread);
     for (var j = 0u; j < head_blocks; j++) {
       if (thread < count && has_zero(keys[j])) {
         atomicStore(&tile_excludes, 1u);
@@ -262,8 +265,8 @@ fn note(port: u32, index: u32) {
   atomicMax(&states.bad[port], ~index);
 }
 
-// This thread's token: the keys of its logits.
-fn keys_of_tile(task: Task, slot: u32, thread: u32) -> array<Bits, head_blocks> {
+// This thread's token, at this position of the context: the keys of its logits.
+fn keys_of_tile(task: Task, slot: u32, position: u32, thread: u32) -> array<Bits, head_blocks> {
   var logits: array<Lane, head_blocks>;
   let words = (uniforms.params.head_dim + values_per_word - 1u) / values_per_word;
   for (var word = 0u; word < words; word += stage_words) {
@@ -288,7 +291,13 @@ fn keys_of_tile(task: Task, slot: u32, thread: u32) -> array<Bits, head_blocks> 
     if (uniforms.params.soft_cap > 0.0) {
       logit = capped(logit, uniforms.params.soft_cap);
     }
+// #if biased
+    if (slot != nowhere) {
+      keys[j] = biased_keys(task, logit, j, position);
+    }
+// #else
     keys[j] = select(keys_of(logit), Bits(0u), slot == nowhere);
+// #end
   }
   return keys;
 }
