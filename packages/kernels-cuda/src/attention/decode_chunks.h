@@ -19,6 +19,7 @@ inline attention_decode_params dense_params(const P& p) {
   out.pages = p.pages;
   out.page_size = p.page_size;
   out.max_pages = p.max_pages;
+  out.mask_heads = p.mask_heads;
   out.queries = p.queries;
   out.key_pages = p.key_pages;
   out.key_scale = p.key_scale;
@@ -27,6 +28,9 @@ inline attention_decode_params dense_params(const P& p) {
   out.page_table = p.page_table;
   out.lengths = p.lengths;
   out.sinks = p.sinks;
+  out.slopes = p.slopes;
+  out.mask = p.mask;
+  out.mask_dtype = p.mask_dtype;
   out.out = p.out;
   out.lse = p.lse;
   out.key_pages_dtype = p.key_pages_dtype;
@@ -78,7 +82,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 3) decode_chunks(Context conte
     block.dots(i);
     block.keep_slot(i + 2, token, page, status);
     __syncthreads();
-    block.weigh(i);
+    block.weigh(i, status);
     __syncthreads();
     block.add_values(i);
   }

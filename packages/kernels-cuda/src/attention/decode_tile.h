@@ -159,14 +159,37 @@ HOTSET_UNROLL
     }
   }
 
+  // What a head's logit is given by where its token stands: less for the distance from the query, and the mask. The token is
+  // looked up, and its entry compared, once more.
+  __device__ float bias(int64_t query_head, int64_t position, Status* status) const {
+    const int64_t token = context.token(b, unit, seen, position, status), tokens = p.max_pages * p.page_size;
+    if (token < 0) return -INFINITY;
+    float x = p.slopes ? -p.slopes[query_head] * float(seen.end - 1 - token) : 0;
+    const int64_t row = p.mask_heads == 1 ? b : b * p.mask_heads + query_head;
+    if (p.mask && p.mask_dtype == dtype_f32) x += static_cast<const float*>(p.mask)[row * tokens + token];
+    else if (p.mask && !(static_cast<const uint32_t*>(p.mask)[row * ceil_div(tokens, 32) + token / 32] >> (token % 32) & 1)) x = -INFINITY;
+    return x;
+  }
+
+  __device__ __forceinline__ float logit_of(float dot, int64_t i, int t) const {
+    float logit = dot * p.scale;
+    if (sizeof(T) == 1) logit *= scales(i)[t];
+    return p.soft_cap > 0 ? p.soft_cap * tanhf(logit / p.soft_cap) : logit;
+  }
+
   // Dot products to weights exp(logit - largest), times the value scales; a warp a head.
-  __device__ __forceinline__ void weigh(int64_t i) const {
+  __device__ __forceinline__ void weigh(int64_t i, Status* status) const {
     constexpr int kEach = kMostTileTokens / 32;
     const int tokens = tokens_of(i);
     const int64_t* const slot_of = slots(i);
     for (int h = warp; h < H * shape.head_groups; h += kDecodeWarps) {
       float* const weights = logits() + h / H * shape.tile * H + h % H;
       const float4 before = states()[h];
+      // Apart, so that steps without them keep their registers.
+      const bool biased = (p.slopes || p.mask) && h < heads;
+HOTSET_UNROLL_BY(1)
+      for (int t = biased ? lane : tokens; t < tokens; t += 32)
+        if (slot_of[t] >= 0) weights[t * H] = logit_of(weights[t * H], i, t) + bias(head + h, first + i * shape.tile + t, status);
       float x[kEach];
       float largest = before.x;
 HOTSET_UNROLL
@@ -174,9 +197,7 @@ HOTSET_UNROLL
         const int t = lane + 32 * j;
         x[j] = -INFINITY;
         if (t >= tokens || slot_of[t] < 0) continue;
-        float logit = weights[t * H] * p.scale;
-        if (sizeof(T) == 1) logit *= scales(i)[t];
-        if (p.soft_cap > 0) logit = p.soft_cap * tanhf(logit / p.soft_cap);
+        const float logit = biased ? weights[t * H] : logit_of(weights[t * H], i, t);
         x[j] = logit;
         if (logit == -INFINITY) tile_with_holes() = int(i);
         // NaNs are left out here; they come in through their weights.
