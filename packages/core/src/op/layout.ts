@@ -94,7 +94,7 @@ export class Params {
     scalars: Readonly<Record<string, number>>,
   ): this {
     for (const field of this.#layout.fields) {
-      if (field.kind === "axis") this.#write(field, axes[field.port] as number);
+      if (field.kind === "axis") this.#write(field, (axes[field.port] ?? this.#op.axes[field.port]?.default) as number);
       else if (field.kind === "pitch") this.#write(field, pitch[field.port] ?? 0);
       else if (field.kind === "code") this.#write(field, codeOf(this.#op, field.port, variant));
       else if (field.kind === "scalar") this.#write(field, scalars[field.port] as number);
