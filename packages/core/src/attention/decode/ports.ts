@@ -93,7 +93,7 @@ export function decodeCost(
 }
 
 /**
- * A logit: a sum of headDim products, its scales, the cap, the slope's product, the mask. A weight: the exponential. Then a sum over the tokens, in runs
- * of at most 1024 that are joined.
+ * A logit: a sum of headDim products, its scales, the cap, the slope's product, the mask. A weight: the exponential. Then a
+ * sum over the tokens, in runs of at most 1024 that are joined.
  */
 export const decodeSteps = (headDim: number, tokens: number): number => headDim + Math.min(tokens, 1024) + Math.ceil(tokens / 1024) + 32;

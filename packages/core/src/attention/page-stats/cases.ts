@@ -27,7 +27,7 @@ export const keysOf =
     };
   };
 
-const asDecode = (axes: PageStatsAxes): DecodeAxes => ({ ...axes, queryHeads: axes.kvHeads, valueDim: 1 });
+const asDecode = (axes: PageStatsAxes): DecodeAxes => ({ ...axes, queryHeads: axes.kvHeads, valueDim: 1, maskHeads: 1 });
 export const statsLength = ({ pages, kvHeads, pageSize, granularity, headDim }: PageStatsAxes): number =>
   ((pages * kvHeads * pageSize) / granularity) * 2 * headDim;
 
