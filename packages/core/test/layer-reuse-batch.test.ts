@@ -185,6 +185,7 @@ describe("speculativeRows", () => {
       return reuse.counters.anchorRuns;
     };
     expect([await anchorRuns(4), (await anchorRuns(1)) > 2]).toEqual([2, true]);
+    for (const wrong of [0, 1.5]) await expect(anchorRuns(wrong)).rejects.toThrow("tokensPerStep: a whole number of at least 1");
   });
 
   it.each([

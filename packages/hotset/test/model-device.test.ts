@@ -73,7 +73,7 @@ describe("a model on a device", () => {
         attention: (context) =>
           reuseAttention(context, {
             ...policy(12),
-            layers: policy(12).layers.map((rule) => ({ ...rule, headMap: undefined })) as never,
+            layers: policy(12).layers.map((rule) => (rule.kind === "reuse" ? { ...rule, headMap: undefined } : rule)) as never,
             perHead: false,
           }),
       },

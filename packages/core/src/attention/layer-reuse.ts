@@ -81,6 +81,13 @@ export class LayerReuse {
   static async create(hotset: Pick<Hotset, "plan">, given: LayerReuseSettings): Promise<LayerReuse> {
     const { axes, keyPages, sinks = false, resident = false } = given;
     const policy = checkPolicy(given.policy, axes);
+    const { tokensPerStep = 1 } = given;
+    if (!Number.isInteger(tokensPerStep) || tokensPerStep < 1)
+      throw new HotsetError("argument", {
+        where: "LayerReuse.create",
+        expected: "tokensPerStep: a whole number of at least 1",
+        received: describe(tokensPerStep),
+      });
     const settings = { ...given, policy };
     const variant = { keyPages: keyPages as DType, sinks } as VariantOf<typeof decode>;
     const dense = await hotset.plan(decode, axes, variant, { backend: settings.backend });
