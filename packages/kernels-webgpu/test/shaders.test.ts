@@ -24,7 +24,7 @@ const steps: readonly AnyAxes[] = [
   { ...cache, queryHeads: 8, headDim: 64, valueDim: 31 },
   { ...cache, queryHeads: 2, headDim: 4095, valueDim: 4095 },
 ];
-const masked = steps.map((axes) => ({ ...axes, maskHeads: 1 }));
+const masked: readonly AnyAxes[] = steps.map((axes) => ({ ...axes, maskHeads: 1 }));
 const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   "search/scan": [
     { k: 10, batch: 1, count: 5000, dim: 96 },
