@@ -212,7 +212,7 @@ describe("speculativeRows", () => {
 describe("a policy that no parser has seen", () => {
   const anchor = { kind: "anchor", k: 8, refreshEvery: 1 } as const;
   const rest = { granularity: 4, perHead: true, sink: 0, recent: 1, minContext: 0, score: "mass" } as const;
-  it.each<[string, attention.LayerRule[], typeof HotsetError, string, object?]>([
+  it.each<[string, attention.LayerRule[], new (...parts: never[]) => HotsetError, string, object?]>([
     ["a later source", [{ kind: "reuse", source: 1 }, anchor], FormatError, "layers[0].source: expected a layer before 0 but received 1"],
     ["itself as source", [anchor, { kind: "reuse", source: 1 }], FormatError, "layers[1].source: expected a layer before 1"],
     ["a source that is full", [{ kind: "full" }, { kind: "reuse", source: 0 }], FormatError, "an anchor, which makes a list"],

@@ -32,7 +32,11 @@ describe("mergeProfiles", () => {
   it("of the worst text has the least mass and the largest error", () => {
     const merged = mergeProfiles([a, b], "worst");
     expect(merged.settings.over).toBe("worst");
-    const [p, q, both] = [a, b, merged].map((one) => pairOf(one, 0, 2)) as [attention.PairStatistics, attention.PairStatistics, typeof p];
+    const [p, q, both] = [a, b, merged].map((one) => pairOf(one, 0, 2)) as [
+      attention.PairStatistics,
+      attention.PairStatistics,
+      attention.PairStatistics,
+    ];
     for (const name of ["mass", "overlap", "kept"] as const)
       expect(both[name]).toEqual(p[name].map((row, i) => row.map((value, j) => Math.min(value, q[name][i]?.[j] as number))));
     expect([both.kl, both.rnmse]).toEqual([Math.max(p.kl, q.kl), Math.max(p.rnmse as number, q.rnmse as number)]);
