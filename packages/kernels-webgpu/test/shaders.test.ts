@@ -56,6 +56,14 @@ const shapes: Readonly<Record<string, readonly AnyAxes[]>> = {
   "attention/decode-sparse": masked.flatMap((axes) =>
     [2, axes.queryHeads as number].map((lists) => ({ ...axes, granularity: 16, lists, k: 20 })),
   ),
+  "attention/page-stats": [16, 4].map((granularity) => ({ ...cache, headDim: 33, granularity })),
+  "attention/page-scores": [33, 128].map((headDim) => ({ ...cache, queryHeads: 8, headDim, granularity: 4 })),
+  "attention/key-hashes": [{ tokens: 9, kvHeads: 2, bits: 96, pages: 50, pageSize: 16 }],
+  "attention/hash-scores": [32, 128].map((bits) => ({ ...cache, queryHeads: 8, bits, granularity: 4 })),
+  "attention/index-scores": [33, 128].map((indexDim) => {
+    const { kvHeads, ...rest } = cache;
+    return { ...rest, heads: 12, indexDim, granularity: 4 };
+  }),
   "attention/prefill": steps.map((axes) => ({ ...axes, tokens: 70 })),
   "attention/rope": [{ tokens: 9, heads: 2, headDim: 40, rotaryPairs: 16 }],
   "attention/select": [2, 1].map((lists) => ({ batch: 2, heads: 2, granules: 100, granularity: 16, lists, k: 20 })),

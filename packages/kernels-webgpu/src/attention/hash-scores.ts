@@ -27,7 +27,7 @@ export function hashScores({ axes }: KernelRequest, facts: DeviceFacts): Program
     name: "words",
     passes: {
       score: {
-        pieces: ["gen/params", "lib/float", "attention/hash-scores"],
+        pieces: ["gen/params", "lib/float", "attention/score-pages", "attention/hash-scores"],
         flags: [],
         entry: "score_hashes",
         constants: { workgroup_threads: threads, hash_words: hashWords },

@@ -8,17 +8,6 @@ override workgroup_threads: u32 = 128u;
 override hash_words: u32 = 16u;
 const lanes: u32 = 16u;
 const tile_granules: u32 = workgroup_threads / lanes;
-// Of a granule that is nowhere, and of one whose page another launch sees.
-const nowhere: u32 = 0xffffffffu;
-const elsewhere: u32 = 0xfffffffeu;
-
-struct Window {
-  // Of the pages bound here: the number of the first, and how many.
-  first_page: u32,
-  pages: u32,
-  padding_0: u32,
-  padding_1: u32,
-}
 struct Uniforms {
   params: AttentionHashScoresParams,
   window: Window,
@@ -42,16 +31,9 @@ fn slot_of(b: u32, head: u32, granule: u32, length: u32) -> u32 {
   if (token >= length) {
     return nowhere;
   }
-  let entry = b * params.max_pages + token / params.page_size;
-  let page = page_table[entry];
-  if (page >= params.pages) {
-    atomicMax(&notes[0], ~entry);
-    return nowhere;
-  }
-  // Below the first page it wraps around to beyond the last one.
-  let place = page - uniforms.window.first_page;
-  if (place >= uniforms.window.pages) {
-    return elsewhere;
+  let place = place_of(b, token);
+  if (place >= elsewhere) {
+    return place;
   }
   return (place * params.kv_heads + head) * params.page_size + token % params.page_size;
 }

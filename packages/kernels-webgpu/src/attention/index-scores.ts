@@ -21,7 +21,7 @@ export function indexScores({ axes }: KernelRequest, facts: DeviceFacts): Progra
     name: "tokens",
     passes: {
       score: {
-        pieces: ["gen/params", "lib/float", "lib/values", "attention/index-scores"],
+        pieces: ["gen/params", "lib/float", "lib/values", "attention/score-pages", "attention/index-scores"],
         flags: ["values_i8"],
         entry: "score_tokens",
         constants: { workgroup_threads: threads },

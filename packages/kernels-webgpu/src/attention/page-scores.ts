@@ -26,7 +26,7 @@ export function pageScores({ axes, variant }: KernelRequest, facts: DeviceFacts)
     name: "rows",
     passes: {
       score: {
-        pieces: ["gen/params", "lib/float", "attention/page-scores"],
+        pieces: ["gen/params", "lib/float", "attention/score-pages", "attention/page-scores"],
         flags,
         entry: "score_granules",
         constants: { workgroup_threads: threads },

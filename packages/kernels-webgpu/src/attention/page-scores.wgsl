@@ -9,17 +9,6 @@ const staged: u32 = 128u;
 const lanes: u32 = 16u;
 const rows_each: u32 = 4u;
 const tile_rows: u32 = workgroup_threads / lanes * rows_each;
-// Of a granule that is nowhere, and of one whose page another launch sees.
-const nowhere: u32 = 0xffffffffu;
-const elsewhere: u32 = 0xfffffffeu;
-
-struct Window {
-  // Of the pages bound here: the number of the first, and how many.
-  first_page: u32,
-  pages: u32,
-  padding_0: u32,
-  padding_1: u32,
-}
 struct Uniforms {
   params: AttentionPageScoresParams,
   window: Window,
@@ -53,16 +42,9 @@ fn row_of(b: u32, head: u32, granule: u32) -> u32 {
   if (granule >= params.max_pages * per_page || granule * params.granularity >= length) {
     return nowhere;
   }
-  let entry = b * params.max_pages + granule / per_page;
-  let page = page_table[entry];
-  if (page >= params.pages) {
-    atomicMax(&notes[0], ~entry);
-    return nowhere;
-  }
-  // Below the first page it wraps around to beyond the last one.
-  let place = page - uniforms.window.first_page;
-  if (place >= uniforms.window.pages) {
-    return elsewhere;
+  let place = place_of(b, granule * params.granularity);
+  if (place >= elsewhere) {
+    return place;
   }
   return (place * params.kv_heads + head) * per_page + granule % per_page;
 }
