@@ -1,4 +1,5 @@
 /** ONNX's own Attention (operator sets 23 and 24). */
+import { kvCache } from "@hotset/core";
 import { magnitudes, within } from "./bound.js";
 import type { OnnxCase } from "./cases.js";
 import { type Bias, cacheOf, type Past, type Problem, type Sizes, unitValues } from "./problem.js";
@@ -71,7 +72,7 @@ export async function attention(run: Runner, { inputs, attributes, expected }: O
     return { output: 0, shape: [batch, queryHeads, rows, valueDim], values: turned, within: transposed(room, shape, order), via };
   });
   const stored = (data: Float32Array | Uint16Array): Float32Array => numbers({ ...k, data }, "K");
-  const via = "kv-cache/append";
+  const via = kvCache.append.id;
   if (expected[1]) produced.push({ output: 1, shape: [batch, kvHeads, tokens, headDim], values: stored(cache.keys), via });
   if (expected[2]) produced.push({ output: 2, shape: [batch, kvHeads, tokens, valueDim], values: stored(cache.values), via });
   if (expected[3]) produced.push(...(await matmulOutputs(run, problem, option(attributes, "qk_matmul_output_mode", 0), size, maker)));

@@ -1,5 +1,5 @@
 /** ONNX Runtime's own attention operators (domain com.microsoft): Attention, MultiHeadAttention and GroupQueryAttention. */
-import { model } from "@hotset/core";
+import { kvCache, model } from "@hotset/core";
 import { biasOf, headsOf } from "./attention.js";
 import { type Magnitudes, magnitudes, type Origins, within } from "./bound.js";
 import type { OnnxCase } from "./cases.js";
@@ -68,7 +68,7 @@ export async function projectedAttention(run: Runner, { inputs, attributes }: On
   const problem = problemOf(sizes, part(out, 0), cache, attributes, added);
   const steps = 2 * (model.linear.rounding(axes, variant).out as number);
   const origins = { queries: part(size, 0), keys: part(size, 1), values: part(size, 2), steps };
-  return outputs(run, problem, "model/linear, ", magnitudes(problem, origins), origins.steps);
+  return outputs(run, problem, `${model.linear.id}, `, magnitudes(problem, origins), origins.steps);
 }
 
 export async function multiHeadAttention(run: Runner, { inputs, attributes, expected }: OnnxCase): Promise<Produced[]> {
@@ -193,7 +193,7 @@ function presents(
   { keys, values, capacity }: Cache,
   expected: OnnxCase["expected"],
 ): Produced[] {
-  const via = "kv-cache/append";
+  const via = kvCache.append.id;
   const produced: Produced[] = [];
   if (expected[1]) produced.push({ output: 1, shape: [batch, kvHeads, capacity, headDim], values: keys as Float32Array, via });
   if (expected[2]) produced.push({ output: 2, shape: [batch, kvHeads, capacity, valueDim], values: values as Float32Array, via });

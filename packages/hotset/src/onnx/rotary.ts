@@ -76,7 +76,7 @@ export async function rotary(run: Runner, { inputs, attributes, domain, expected
       shape: x.shape,
       values: turned ? transposed(values, shape, order) : values,
       within: turned ? transposed(within, shape, order) : within,
-      via: "attention/rope",
+      via: attention.rope.id,
     },
   ];
 }

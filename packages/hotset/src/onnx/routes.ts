@@ -94,7 +94,7 @@ async function byDecode(run: Runner, problem: Problem, width: number, values: Pa
   const args = { ...all, ...tensors, ...scalars, ...masked(problem), pageTable: rowPages(problem.sizes), lengths: problem.seen };
   const { out } = await run.call(attention.decode, args);
   return {
-    via: problem.bias ? "attention/decode with a mask" : "attention/decode",
+    via: named(attention.decode.id, problem),
     out,
     steps: stepsOf(attention.decode, all, "out", problem.cache.dtype),
   };
@@ -118,7 +118,7 @@ async function byPrefill(run: Runner, problem: Problem, width: number, values: P
   };
   const { out } = await run.call(attention.prefill, args);
   return {
-    via: problem.bias ? "attention/prefill with a mask" : "attention/prefill",
+    via: named(attention.prefill.id, problem),
     out,
     steps: stepsOf(attention.prefill, all, "out", problem.cache.dtype),
   };
@@ -143,7 +143,7 @@ async function bySparse(run: Runner, problem: Problem, width: number, values: Pa
   const pageTable = rowPages(sizes);
   const { out } = await run.call(attention.decodeSparse, { ...all, ...tensors, ...scalars, pageTable, lengths: seen, selected });
   return {
-    via: "attention/decode-sparse",
+    via: attention.decodeSparse.id,
     out,
     steps: stepsOf(attention.decodeSparse, all, "out", problem.cache.dtype),
   };
@@ -162,7 +162,11 @@ async function byMerge(run: Runner, problem: Problem, width: number, values: Pag
   }
   const axes = { parts: tokens, rows: seen.length * queryHeads, valueDim: width };
   const { out } = await run.call(attention.merge, { ...axes, partOut, partLse });
-  return { via: "attention/decode + attention/merge", out, steps: steps + 1 + (attention.merge.rounding(axes, {}).out as number) };
+  return {
+    via: `${attention.decode.id} + ${attention.merge.id}`,
+    out,
+    steps: steps + 1 + (attention.merge.rounding(axes, {}).out as number),
+  };
 }
 
 /** The logits after the cap, before any mask, [batch, queryHeads, rows, tokens]: the lse of sequences of one token. */
@@ -175,7 +179,7 @@ export async function logits(run: Runner, problem: Problem): Promise<Attended> {
       for (let s = 0; s < rows; s++)
         for (let t = 0; t < tokens; t++)
           out[((b * queryHeads + h) * rows + s) * tokens + t] = lse[((t * batch + b) * rows + s) * queryHeads + h] as number;
-  return { via: "attention/decode", out, steps };
+  return { via: attention.decode.id, out, steps };
 }
 
 /** Each query over each token alone: `out` [tokens, batch, rows, queryHeads, width] holds the values, `lse` the logits. */
@@ -204,3 +208,5 @@ async function singleTokens(
   });
   return { out, lse, steps: stepsOf(attention.decode, axes, "lse", cache.dtype) };
 }
+
+const named = (id: string, { bias }: Problem): string => (bias ? `${id} with a mask` : id);

@@ -46,7 +46,7 @@ export async function softmax(run: Runner, { inputs, attributes }: OnnxCase): Pr
         within[(first + row) * length + i] = toleranceOf("f32", steps, 0, one) + (length + 4) * (roundoff[x.type] as number) * one;
     }
   }
-  return [{ output: 0, shape: x.shape, ...back(values, within, shape, order), via: "attention/decode over unit vectors" }];
+  return [{ output: 0, shape: x.shape, ...back(values, within, shape, order), via: `${attention.decode.id} over unit vectors` }];
 }
 
 /** Of softmax's weights, the sums of |terms|, as in `magnitudes`: a logit's size goes into its weight. */
@@ -89,9 +89,9 @@ export async function topK(run: Runner, { inputs, attributes, expected }: OnnxCa
   }
   const found = [...shape.slice(0, -1), k];
   const shapeOut = x.shape.map((size, i) => (i === order.at(-1) ? k : size));
-  const produced: Produced[] = [{ output: 0, shape: shapeOut, ...back(values, undefined, found, order), via: "search/scan" }];
+  const produced: Produced[] = [{ output: 0, shape: shapeOut, ...back(values, undefined, found, order), via: search.scan.id }];
   const turned = back(Float32Array.from(indices), undefined, found, order).values;
-  if (expected[1]) produced.push({ output: 1, shape: shapeOut, values: [...turned], via: "search/scan" });
+  if (expected[1]) produced.push({ output: 1, shape: shapeOut, values: [...turned], via: search.scan.id });
   return produced;
 }
 
