@@ -304,8 +304,8 @@ describe.skipIf(without(swiftshader !== undefined))("webgpu on SwiftShader (need
     it("without subgroups: a spread of the conformance cases", async () => {
       const plain = await webgpu({ features: [] });
       expect(plain.features).toEqual([]);
-      const { items } = await suiteOf(plain);
-      const some = items.filter(({ op }) => op.id === "search/scan").filter((_, i) => i % 60 === 0);
+      const { items } = await suiteOf(plain, { most: Number.POSITIVE_INFINITY });
+      const some = items.filter(({ op }) => op.id === "search/scan").filter((_, i) => i % 30 === 0);
       for (const { run } of some) await run();
       expect(some.length).toBeGreaterThan(10);
       plain.dispose();

@@ -48,8 +48,14 @@ function tooLarge(op: Op, { axes }: Case, variant: AnyVariant): boolean {
 /** Which variants a case runs in. */
 export const variantsOf = (op: Op, test: Case): AnyVariant[] => variants(op).filter((variant, i) => test.variants?.(variant, i) ?? true);
 
-/** Every case and law of every op, on one backend. `only` is a case id or a part of one (HOTSET_CASE). */
-export async function suiteOf(backend: Backend, { only }: { only?: string | undefined } = {}): Promise<Suite> {
+/**
+ * Every case and law of every op, on one backend. `only` is a case id or a part of one (HOTSET_CASE); `most`: of an op's
+ * variant, on a device drawn by the CPU.
+ */
+export async function suiteOf(
+  backend: Backend,
+  { only, most = softwareLimit.cases }: { only?: string | undefined; most?: number } = {},
+): Promise<Suite> {
   const coverage: Coverage = { kernels: new Map(), reasons: new Map() };
   const items: TestItem[] = [];
   const left: string[] = [];
@@ -58,7 +64,7 @@ export async function suiteOf(backend: Backend, { only }: { only?: string | unde
     const cases = await casesOf(op);
     const all = cases.cases.flatMap((test) => variantsOf(op, test).map((variant) => ({ test, variant, key: variantKey(op, variant) })));
     const small = few ? all.filter(({ test, variant }) => !tooLarge(op, test, variant)) : all;
-    const chosen = new Set(few ? mostOfEach(small, ({ key }) => key, softwareLimit.cases) : all);
+    const chosen = new Set(few ? mostOfEach(small, ({ key }) => key, most) : all);
     for (const item of all) {
       const { test, variant, key } = item;
       const name = `${op.id} | ${key} | ${test.name}`;
